@@ -1,0 +1,5 @@
+"""The configuration: found, read once, checked whole, frozen."""
+
+from proxy.config.model import Settings
+
+__all__ = ["Settings"]

@@ -1,0 +1,1 @@
+"""Mail as octets and envelopes: pure functions and frozen values, no I/O."""

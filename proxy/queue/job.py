@@ -1,0 +1,123 @@
+"""A message in the queue: the fields of its RQ job that are ours, and their codec.
+
+`body` is the message as it goes to Postmark, written once. `envelope` is JSON with a version and
+is the only field that a deferral rewrites. `dot`, when present, names the recipients of a
+transaction whose final dot may be out (DESIGN: unknown outcomes).
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+VERSION = 1
+
+
+class JobDecodeError(ValueError):
+    """The envelope of a job cannot be read by this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnvelope:
+    """Everything about a queued message but its octets.
+
+    `mail_from` is what Postmark is given as reverse-path, `reverse_path` what the client gave
+    ("" for the null one). `recipients` are those left. `replies` holds each one's last reply,
+    word for word. `attempts` counts those that were the message's own fault. `waited` is the sum
+    of the seconds it was deferred for: its age for the retry horizon, which no step of the clock
+    and no outage changes. Times are seconds since 1970.
+    """
+
+    mail_from: str
+    recipients: tuple[str, ...]
+    accepted_at: float
+    reverse_path: str = ""
+    rule: str = ""
+    owner: str = ""
+    notify: bool = True
+    attempts: int = 0
+    waited: float = 0.0
+    expires_at: float | None = None
+    replies: dict[str, str] = field(default_factory=dict)
+    replaced: dict[str, str] = field(default_factory=dict)
+    client: str = ""
+    dead: int = 0  # dead jobs split off so far: the n of the next "<id>-<n>"
+
+    def left(self, recipients: tuple[str, ...], replies: dict[str, str]) -> "JobEnvelope":
+        """Return this envelope with only `recipients` left, and `replies` noted for them."""
+        kept = {**self.replies, **replies}
+        return replace(
+            self,
+            recipients=recipients,
+            replies={address: kept[address] for address in recipients if address in kept},
+        )
+
+
+_SHORT = {
+    "mail_from": "f",
+    "recipients": "to",
+    "accepted_at": "at",
+    "reverse_path": "rp",
+    "rule": "rule",
+    "owner": "own",
+    "notify": "ntf",
+    "attempts": "try",
+    "waited": "age",
+    "expires_at": "exp",
+    "replies": "re",
+    "replaced": "was",
+    "client": "by",
+    "dead": "n",
+}
+# Names are short and defaults left out because every queued message pays for them in memory.
+_DEFAULTS: dict[str, Any] = {
+    "reverse_path": "",
+    "rule": "",
+    "owner": "",
+    "notify": True,
+    "attempts": 0,
+    "waited": 0.0,
+    "expires_at": None,
+    "replies": {},
+    "replaced": {},
+    "client": "",
+    "dead": 0,
+}
+
+
+def encode_envelope(envelope: JobEnvelope) -> bytes:
+    """Return `envelope` as JSON octets."""
+    short: dict[str, Any] = {"v": VERSION}
+    for name, key in _SHORT.items():
+        value = getattr(envelope, name)
+        if name not in _DEFAULTS or value != _DEFAULTS[name]:
+            short[key] = value
+    return json.dumps(short, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode_envelope(octets: bytes) -> JobEnvelope:
+    """Return the envelope that `encode_envelope` wrote.
+
+    Raises:
+        JobDecodeError: the octets are no envelope of this version.
+    """
+    try:
+        short = json.loads(octets)
+        if short["v"] != VERSION:
+            raise JobDecodeError(f"envelope version {short['v']!r}, this program reads {VERSION}")
+        values = {name: short[key] for name, key in _SHORT.items() if key in short}
+        values["recipients"] = tuple(values["recipients"])
+        return JobEnvelope(**values)
+    except JobDecodeError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobDecodeError(f"unreadable envelope: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RelayJob:
+    """One message on its way into the queue of `stream` (the name in our configuration)."""
+
+    id: str
+    stream: str
+    envelope: JobEnvelope
+    body: bytes

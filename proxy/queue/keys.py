@@ -1,0 +1,51 @@
+"""Names of the keys in Redis. Those under rq: are RQ's own and follow its layout (rq 2.x)."""
+
+TASK = "worker.tasks.relay"
+"""The function named in a job, for tools that show it and stock workers that run it."""
+
+QUEUES = "rq:queues"
+SUSPENDED = "rq:suspended"
+WAKE_CHANNEL = "franker:wake"
+"""Published to, with the queue's name, when a message was put into an idle or busy queue."""
+
+QUEUE_PREFIX = "franker-"
+
+
+def queue_name(stream: str) -> str:
+    """Return RQ's name for the queue of `stream`."""
+    return QUEUE_PREFIX + stream
+
+
+def queue_key(stream: str) -> str:
+    """Return the list of ids waiting for `stream`."""
+    return f"rq:queue:{QUEUE_PREFIX}{stream}"
+
+
+def job_key(job_id: str) -> str:
+    """Return the hash of one job."""
+    return f"rq:job:{job_id}"
+
+
+def started_key(stream: str) -> str:
+    """Return the sorted set of claims, members "<job id>:<execution>", score +inf."""
+    return f"rq:wip:{QUEUE_PREFIX}{stream}"
+
+
+def scheduled_key(stream: str) -> str:
+    """Return the sorted set of deferred jobs, by the time (seconds) they are due."""
+    return f"rq:scheduled:{QUEUE_PREFIX}{stream}"
+
+
+def failed_key(stream: str) -> str:
+    """Return the sorted set of dead jobs."""
+    return f"rq:failed:{QUEUE_PREFIX}{stream}"
+
+
+def deferred_key(stream: str) -> str:
+    """Return our sorted set of deferred jobs by the time (ms) they were accepted: their age."""
+    return f"franker:deferred:{stream}"
+
+
+def fence_key(incarnation: str) -> str:
+    """Return the hash that records a committing process's last batch (see commit.lua)."""
+    return f"franker:commit:{incarnation}"
