@@ -1,0 +1,272 @@
+"""One function per event; each writes one line to standard error.
+
+One grep for a message's id tells its story: kept, repaired, attempt, sent / deferred / dead with
+the reply's words. Addresses and replies are taken raw and shown as `[log] addresses` says.
+Durations are seconds. No function here ever raises for what it is given to show.
+"""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from proxy.log.lines import Value
+from proxy.log.writer import address, addresses, emit, trace, words
+
+Addresses: TypeAlias = tuple[str, ...] | list[str]
+
+
+# The proxy: what becomes of mail that is handed in.
+
+
+def kept(
+    message_id: str,
+    /,
+    *,
+    stream: str,
+    rule: str,
+    reverse_path: str,
+    recipients: Addresses,
+    size: int,
+    client: str,
+    seconds: float,
+) -> None:
+    """A message is on disk and its client was told 250, `seconds` after its last octet came."""
+    emit(
+        "kept",
+        {
+            "id": message_id,
+            "stream": stream,
+            "rule": rule,
+            "from": address(reverse_path),
+            "to": addresses(recipients),
+            "size": size,
+            "client": client,
+            "seconds": seconds,
+        },
+    )
+
+
+def repaired(message_id: str, /, *, kinds: Sequence[str]) -> None:
+    """What had to be mended in a message before Postmark could take it."""
+    emit("repaired", {"id": message_id, "kinds": kinds})
+
+
+def refused(
+    client: str,
+    *,
+    reason: str,
+    reply: str,
+    reverse_path: str | None = None,
+    recipients: Addresses = (),
+) -> None:
+    """A client's mail, or a part of it, was refused with `reply`.
+
+    `reverse_path` is None when none was given yet; "" is the null one.
+    """
+    fields: dict[str, Value] = {"client": client, "reason": reason}
+    if reverse_path is not None:
+        fields["from"] = address(reverse_path)
+    if recipients:
+        fields["to"] = addresses(recipients)
+    fields["reply"] = words(reply)
+    emit("refused", fields)
+
+
+def client_refused(client: str, *, reply: str) -> None:
+    """A client that is not allowed here was turned away at its connect."""
+    emit("client_refused", {"client": client, "reply": reply})
+
+
+def discarded(
+    message_id: str,
+    /,
+    *,
+    by: str,
+    reverse_path: str,
+    recipients: Addresses,
+    stream: str = "",
+    client: str = "",
+) -> None:
+    """Mail was thrown away, as a rule (`by` "rule NAME") or a person (`by` "hand") said."""
+    fields: dict[str, Value] = {"id": message_id, "by": by}
+    if stream:
+        fields["stream"] = stream
+    fields["from"] = address(reverse_path)
+    fields["to"] = addresses(recipients)
+    if client:
+        fields["client"] = client
+    emit("discarded", fields)
+
+
+# The worker: what becomes of a message's recipients.
+
+
+def attempt(
+    message_id: str, /, *, stream: str, host: str, port: int, recipients: Addresses
+) -> None:
+    """A transaction begins for these recipients."""
+    emit(
+        "attempt",
+        {
+            "id": message_id,
+            "stream": stream,
+            "to": addresses(recipients),
+            "host": host,
+            "port": port,
+        },
+    )
+
+
+def sent(
+    message_id: str,
+    /,
+    *,
+    stream: str,
+    recipients: Addresses,
+    reply: str,
+    host: str,
+    port: int,
+    seconds: float,
+) -> None:
+    """Postmark has it for these recipients, `seconds` after our own 250."""
+    emit(
+        "sent",
+        {
+            "id": message_id,
+            "stream": stream,
+            "to": addresses(recipients),
+            "reply": words(reply),
+            "host": host,
+            "port": port,
+            "seconds": seconds,
+        },
+    )
+
+
+def deferred(
+    message_id: str,
+    /,
+    *,
+    stream: str,
+    recipients: Addresses,
+    reply: str,
+    attempts: int,
+    delay: float,
+) -> None:
+    """These recipients are tried again in `delay` seconds."""
+    emit(
+        "deferred",
+        {
+            "id": message_id,
+            "stream": stream,
+            "to": addresses(recipients),
+            "reply": words(reply),
+            "attempts": attempts,
+            "retry_in": delay,
+        },
+    )
+
+
+def dead(message_id: str, /, *, stream: str, recipients: Addresses, reply: str) -> None:
+    """These recipients will not get it unless a person has it sent again; it is kept and listed."""
+    emit(
+        "dead",
+        {
+            "id": message_id,
+            "stream": stream,
+            "to": addresses(recipients),
+            "reply": words(reply),
+        },
+    )
+
+
+def unknown(message_id: str, /, *, stream: str, recipients: Addresses, detail: str) -> None:
+    """The final dot was sent and no reply came: Postmark may have it or not."""
+    emit(
+        "unknown",
+        {
+            "id": message_id,
+            "stream": stream,
+            "to": addresses(recipients),
+            "detail": words(detail),
+        },
+    )
+
+
+def returned(message_id: str, /, *, stream: str, detail: str) -> None:
+    """A message went back to the head of its queue; no attempt counted."""
+    emit("returned", {"id": message_id, "stream": stream, "detail": words(detail)})
+
+
+def route_paused(stream: str, *, reason: str, detail: str, retry_in: float) -> None:
+    """Nothing of `stream` can leave; its mail waits and the next probe comes in `retry_in`."""
+    emit(
+        "route_paused",
+        {"stream": stream, "reason": reason, "detail": words(detail), "retry_in": retry_in},
+    )
+
+
+def route_released(stream: str, *, reason: str, seconds: float) -> None:
+    """Mail of `stream` leaves again, after `seconds` of pause."""
+    emit("route_released", {"stream": stream, "reason": reason, "seconds": seconds})
+
+
+def endpoint_down(host: str, port: int, *, detail: str) -> None:
+    """One port of a host does not answer as it should; others are tried."""
+    emit("endpoint_down", {"host": host, "port": port, "detail": words(detail)})
+
+
+def endpoint_up(host: str, port: int) -> None:
+    """One port of a host, known as down before, works again."""
+    emit("endpoint_up", {"host": host, "port": port})
+
+
+def worker_reaped(worker: str, *, jobs: int) -> None:
+    """A worker died; the `jobs` it had claimed are back in their queues."""
+    emit("worker_reaped", {"worker": worker, "jobs": jobs})
+
+
+# Any process.
+
+
+def started(process: str, **facts: Value) -> None:
+    """A process is ready; `facts` say where it listens and what it was told."""
+    emit("started", {"process": process, **facts})
+
+
+def stopping(process: str, *, detail: str) -> None:
+    """A process was asked to end, or has to."""
+    emit("stopping", {"process": process, "detail": words(detail)})
+
+
+def notice(text: str) -> None:
+    """Something a person should know, but that stops nothing."""
+    emit("notice", {"text": words(text)})
+
+
+def store_away(*, detail: str) -> None:
+    """Redis does not answer: no mail is taken and none is claimed."""
+    emit("store_away", {"detail": words(detail)})
+
+
+def store_back() -> None:
+    """Redis answers again."""
+    emit("store_back", {})
+
+
+def store_not_durable(*, reason: str) -> None:
+    """Redis could lose what it was given: no mail is taken unless `require_durable` is off."""
+    emit("store_not_durable", {"reason": words(reason)})
+
+
+def store_durable() -> None:
+    """Redis keeps on disk what it is given."""
+    emit("store_durable", {})
+
+
+def defect(where: str, *, error: BaseException, message_id: str = "") -> None:
+    """Franker itself is wrong at `where`; mail is deferred, never lost. Please report it."""
+    fields: dict[str, Value] = {"id": message_id} if message_id else {}
+    fields["where"] = where
+    fields["error"] = words(f"{type(error).__name__}: {error}")
+    fields["traceback"] = trace(error)
+    emit("defect", fields)

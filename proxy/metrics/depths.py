@@ -1,0 +1,63 @@
+"""How much mail waits: the numbers are Redis's, read by somebody else and handed in here."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector, CollectorRegistry
+
+QueueState = Literal["queued", "started", "deferred", "dead"]
+STATES: tuple[QueueState, ...] = get_args(QueueState)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """One stream's queue. `messages` are counts by state, one left out being 0.
+
+    `oldest_age` is the age in seconds of the oldest message that is queued, started or deferred;
+    0 when there is none. Dead ones do not count: they wait for a person.
+    """
+
+    stream: str
+    messages: Mapping[QueueState, int]
+    oldest_age: float
+
+
+class QueueDepths(Collector):
+    """Shows the depths fed last.
+
+    Nothing is shown before the first `feed` and after `forget`: a number from before Redis went
+    away would say that all is well.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._depths: tuple[Depth, ...] = ()
+        registry.register(self)
+
+    def feed(self, depths: Iterable[Depth]) -> None:
+        """Show `depths` from now on, one for each stream."""
+        self._depths = tuple(depths)
+
+    def forget(self) -> None:
+        """Show nothing until the next `feed`."""
+        self._depths = ()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Return the two families for prometheus_client."""
+        messages = GaugeMetricFamily(
+            "franker_queue_messages",
+            "Messages in the queue now; state is queued, started, deferred or dead.",
+            labels=("stream", "state"),
+        )
+        ages = GaugeMetricFamily(
+            "franker_queue_oldest_message_age_seconds",
+            "Age of the oldest message that is neither sent nor dead; 0 when there is none.",
+            labels=("stream",),
+        )
+        for depth in self._depths:
+            for state in STATES:
+                messages.add_metric((depth.stream, state), depth.messages.get(state, 0))
+            ages.add_metric((depth.stream,), depth.oldest_age)
+        yield messages
+        yield ages
