@@ -1,0 +1,40 @@
+# Everything happens in .venv; nothing outside this folder is changed. pip uses the machine's own configuration.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test check bench clean
+
+# Sets everything up and starts everything. Without POSTMARK_SERVER_TOKEN the mail goes to a stand-in
+# for Postmark on this machine, so that it can be tried without an account.
+run: $(VENV)/.for-running
+	@if [ -n "$$POSTMARK_SERVER_TOKEN" ]; then exec $(BIN)/franker run; \
+	else exec $(BIN)/franker run --sandbox; fi
+
+# Tests never see a token, so that none can ever send real mail.
+test: $(VENV)/.for-working
+	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.for-working
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.for-working
+	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The stamps make the second start quick: pip runs again only when pyproject.toml has changed.
+$(VENV)/.for-running: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	touch $@
+
+# Dependency groups need pip 25.1; Debian 12 brings 23.0.
+$(VENV)/.for-working: pyproject.toml $(VENV)/.for-running
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
+	touch $@

@@ -1,0 +1,334 @@
+"""The parent of `franker run`: starts the parts, restarts what falls, ends with them.
+
+    python -m proxy.supervisor [--log kv|json] --run-file FILE PART...
+
+Each PART (redis, sandbox, proxy, worker) runs as `franker PART`, in a session of its own, so that
+Ctrl-C reaches only this process, which ends them in order: those that take and send mail first,
+then what they talk to, Redis last. Standard library only, so that it stays small and cannot fall
+for the reasons its children do.
+
+A part says that it is ready with systemd's protocol (sd_notify(3)): `READY=1`, and facts as
+`X_NAME=value`. The run file is locked as long as this process lives, and holds what a command
+on the same host wants to know about it (see proxy/cli/running.py).
+
+Exit codes: 0 stopped by a signal; 1 a part could not be started at all; 78 configuration.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+EX_CONFIG = 78
+_ENDING_ORDER = (("proxy", "worker"), ("sandbox",), ("redis",))
+_GRACE_S = 15.0  # what is in flight gets 10 s from its own process; then it is killed
+_LASTED_S = 30.0  # a part that lived this long starts again without counting old failures
+_HOPELESS = 6  # failures running of a part that has never been ready
+_PR_SET_PDEATHSIG = 1
+_FIRST_PASSED_FD = 3  # sd_listen_fds(3)
+
+
+def restart_delay(failures: int) -> float:
+    """Return the seconds to wait before the next start after `failures` (>= 1) running."""
+    return min(15.0, 0.1 * 2.0 ** (failures - 1))
+
+
+def describe_end(status: int) -> str:
+    """Return a wait status in words: "exit code 1", "signal SIGKILL"."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+
+@dataclass
+class Part:
+    """One child: how it is started, and how it fares."""
+
+    name: str
+    argv: list[str]
+    listening: socket.socket
+    pid: int = 0  # 0: not running
+    started: float = 0.0  # monotonic seconds
+    due: float = 0.0  # when it is started next, monotonic seconds
+    failures: int = 0
+    ready: bool = False  # has been so at least once
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+class Supervisor:
+    """Runs parts until a signal says stop, or one of them says that no start can help."""
+
+    def __init__(self, parts: list[Part], run_file: "RunFile", *, json_log: bool) -> None:
+        self._parts = parts
+        self._run_file = run_file
+        self._json_log = json_log
+        self._stopping = False
+        self._exit_code = 0
+        self._announced = False
+        self._wake = selectors.DefaultSelector()
+        self._library = ctypes.CDLL(None, use_errno=True)
+
+    def run(self) -> int:
+        """Start everything, keep it running, and return the exit code when it has ended."""
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        self._wake.register(read_end, selectors.EVENT_READ)
+        for part in self._parts:
+            self._wake.register(part.listening, selectors.EVENT_READ, part)
+        while not self._stopping:
+            self._start_due()
+            self._wait(read_end, self._next_due())
+            self._reap()
+        self._end_all(read_end)
+        return self._exit_code
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _next_due(self) -> float | None:
+        waiting = [part.due for part in self._parts if not part.pid]
+        return max(0.0, min(waiting) - time.monotonic()) if waiting else None
+
+    def _wait(self, read_end: int, timeout: float | None) -> None:
+        for key, _events in self._wake.select(timeout):
+            if key.fd == read_end:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(read_end, 4096)
+            else:
+                self._hear(key.data)
+
+    def _hear(self, part: Part) -> None:
+        """Read what `part` says of itself."""
+        lines = part.listening.recv(65536).decode("utf-8", "replace").splitlines()
+        said = dict(line.partition("=")[::2] for line in lines)
+        part.facts.update({key[2:]: value for key, value in said.items() if key[:2] == "X_"})
+        if said.get("READY") == "1":
+            part.ready = True
+        self._run_file.write({p.name: {"pid": str(p.pid), **p.facts} for p in self._parts})
+        if not self._announced and all(p.ready for p in self._parts):
+            self._announced = True
+            print(welcome({p.name: p.facts for p in self._parts}), flush=True)
+            _tell_systemd("READY=1")
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for part in self._parts:
+            if not part.pid and part.due <= now:
+                part.started = now
+                part.pid = self._fork(part)
+
+    def _fork(self, part: Part) -> int:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            os.setsid()
+            # Whatever happens to this process, even SIGKILL, its children do not outlive it.
+            self._library.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(1)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            environ = dict(os.environ)
+            environ["NOTIFY_SOCKET"] = part.listening.getsockname()
+            passed = int(environ.get("LISTEN_FDS", "0"))
+            if part.name == "proxy" and passed:
+                environ["LISTEN_PID"] = str(os.getpid())
+            else:
+                os.closerange(_FIRST_PASSED_FD, _FIRST_PASSED_FD + passed)
+                for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
+                    environ.pop(name, None)
+            os.execve(part.argv[0], part.argv, environ)
+        except BaseException as error:  # noqa: BLE001 - nothing may return from the fork's child
+            os.write(2, f"cannot start {part.name}: {error}\n".encode())
+        os._exit(1)
+
+    def _reap(self) -> None:
+        """Take note of every child that ended, also of those adopted as process 1."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for part in self._parts:
+                if part.pid == pid:
+                    part.pid = 0
+                    if not self._stopping:
+                        self._judge(part, status)
+
+    def _judge(self, part: Part, status: int) -> None:
+        """Decide what follows from the unexpected end of `part`."""
+        now = time.monotonic()
+        part.failures = 1 if now - part.started > _LASTED_S else part.failures + 1
+        end = describe_end(status)
+        if os.waitstatus_to_exitcode(status) == EX_CONFIG:
+            self._log("part_ended", part=part.name, end=end, then="stop: configuration")
+            self._exit_code, self._stopping = EX_CONFIG, True
+        elif not part.ready and part.failures >= _HOPELESS:
+            self._log("part_ended", part=part.name, end=end, then="stop: it never got ready")
+            self._exit_code, self._stopping = 1, True
+        else:
+            delay = restart_delay(part.failures)
+            part.due = now + delay
+            self._log("part_ended", part=part.name, end=end, then=f"restart in {delay:.1f} s")
+
+    def _end_all(self, read_end: int) -> None:
+        """End the parts stage by stage; those that do not listen are killed."""
+        _tell_systemd("STOPPING=1")
+        for stage in _ENDING_ORDER:
+            group = [part for part in self._parts if part.name in stage]
+            _signal(group, signal.SIGTERM)
+            deadline = time.monotonic() + _GRACE_S
+            while any(part.pid for part in group):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    for part in group:
+                        if part.pid:
+                            self._log("part_killed", part=part.name, after=f"{_GRACE_S:.0f} s")
+                    _signal(group, signal.SIGKILL)
+                    deadline = time.monotonic() + _GRACE_S
+                self._wait(read_end, max(0.0, left))
+                self._reap()
+
+    def _log(self, event: str, **facts: str) -> None:
+        millis = time.time_ns() // 1_000_000
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(millis // 1000))
+        stamp = f"{stamp}.{millis % 1000:03d}Z"
+        if self._json_log:
+            line = json.dumps({"time": stamp, "event": event, **facts})
+        else:
+            quoted = (f"{key}={_quoted(value)}" for key, value in facts.items())
+            line = " ".join((stamp, event, *quoted))
+        os.write(2, f"{line}\n".encode())
+
+
+class RunFile:
+    """The locked file that says what is running (proxy/cli/running.py reads it)."""
+
+    def __init__(self, path: Path) -> None:
+        """Lock `path`.
+
+        Raises:
+            BlockingIOError: another `franker run` holds it.
+        """
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        for last in (False,) * 20 + (True,):
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                # A command that looks whether anything runs holds it for a moment.
+                if last:
+                    raise
+                time.sleep(0.01)
+
+    def write(self, parts: dict[str, dict[str, str]]) -> None:
+        """Replace the content; a reader sees an old or a new one, or none that parses."""
+        environ = {key: value for key, value in os.environ.items() if key in _SHARED}
+        text = json.dumps({"pid": os.getpid(), "environ": environ, "parts": parts}).encode()
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
+
+
+_SHARED = ("FRANKER_DATA_DIR", "FRANKER_REDIS__URL")
+"""What `run` has decided and a command must know to find the same store. No secrets."""
+
+
+def welcome(facts: dict[str, dict[str, str]]) -> str:
+    """Return what a person is told when everything is ready: where to send, and how to try it."""
+    proxy, sandbox = facts.get("proxy", {}), facts.get("sandbox")
+    smtp = proxy.get("SMTP", "").split()
+    lines = ["", f"Franker is ready. Send mail to {' or '.join(smtp)}, without password or TLS."]
+    if sandbox is not None:
+        where = sandbox.get("HTTP", "")
+        lines.append("It goes to a stand-in for Postmark on this machine, not to anybody's mailbox.")
+        if where:
+            lines.append(f"What the stand-in took: http://{where}/")
+    else:
+        lines.append("It goes to Postmark.")
+    first = next((address for address in smtp if not address.startswith("unix:")), "")
+    if first:
+        lines += ["Try it:", "", "  " + curl_line(first)]
+    return "\n".join([*lines, ""])
+
+
+def curl_line(address: str) -> str:
+    """Return a command that sends one message to `address` and can be pasted into a shell."""
+    message = r"From: app@example.com\r\nTo: you@example.net\r\nSubject: Hello\r\n\r\nHello.\r\n"
+    return (
+        f"printf '{message}' | curl -sS smtp://{address} "
+        "--mail-from app@example.com --mail-rcpt you@example.net -T -"
+    )
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value) if " " in value or not value else value
+
+
+def _signal(parts: Iterable[Part], number: signal.Signals) -> None:
+    for part in parts:
+        if part.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(part.pid, number)
+
+
+def _tell_systemd(text: str) -> None:
+    """Send one line of sd_notify(3) to whoever started this process, if it wants to hear."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with contextlib.suppress(OSError), _datagram() as channel:
+            channel.sendto(text.encode(), address.replace("@", "\0", 1))
+
+
+def _datagram() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+
+def _part(name: str, folder: str) -> Part:
+    channel = _datagram()
+    channel.bind(f"{folder}/{name}")
+    program = Path(sys.executable).with_name("franker")  # so that ps(1) shows "franker proxy"
+    how = [str(program)] if program.exists() else ["-P", "-m", "proxy.cli"]
+    return Part(name, [sys.executable, *how, name], channel)
+
+
+def main() -> int:
+    """Run what the command line names; return the exit code."""
+    arguments = argparse.ArgumentParser(prog="proxy.supervisor")
+    arguments.add_argument("--log", choices=("kv", "json"), default="kv")
+    arguments.add_argument("--run-file", type=Path, required=True)
+    arguments.add_argument("parts", nargs="+", choices=("redis", "sandbox", "proxy", "worker"))
+    given = arguments.parse_args()
+    try:
+        run_file = RunFile(given.run_file)
+    except BlockingIOError:
+        print(f"franker run: already running ({given.run_file} is locked)", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="franker-") as folder:
+        parts = [_part(name, folder) for name in given.parts]
+        return Supervisor(parts, run_file, json_log=given.log == "json").run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
