@@ -1,17 +1,14 @@
 """The sandbox's own authority and the certificates it shows, good ones and bad ones."""
 
-import datetime
+import datetime as dt
 import os
 import ssl
 from pathlib import Path
-from typing import Literal
 
 import trustme
 
 from proxy.sandbox.account import HOST_NAMES
-
-Flaw = Literal["", "expired", "name", "untrusted"]
-"""What is wrong with a certificate: nothing, its dates, whom it names, who signed it."""
+from proxy.sandbox.faults import Flaw
 
 _NAMES = ("localhost", "127.0.0.1", "127.0.0.2", "::1", *HOST_NAMES.values())
 
@@ -43,8 +40,8 @@ class Authority:
         if flaw not in self._contexts:
             signer = trustme.CA() if flaw == "untrusted" else self._ca
             names = ("elsewhere.invalid",) if flaw == "name" else _NAMES
-            now = datetime.datetime.now(datetime.UTC)
-            ends = now - datetime.timedelta(days=1) if flaw == "expired" else None
+            now = dt.datetime.now(dt.UTC)
+            ends = now - dt.timedelta(days=1) if flaw == "expired" else None
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             signer.issue_cert(*names, not_after=ends).configure_cert(context)

@@ -34,10 +34,16 @@ Act = Literal[
     "hang",  # never answer, keep the connection
     "delay",  # answer as usual, `seconds` later
     "hide",  # "ehlo": do not offer the extension `what`
-    "certificate",  # "starttls": show the certificate `what` (see certificates.Flaw)
+    "certificate",  # "starttls": show the certificate `what` (see Flaw)
     "refuse",  # "connect": the port is closed
     "blackhole",  # "connect": the port swallows packets, so that connecting times out
 ]
+
+Flaw = Literal["", "expired", "name", "untrusted"]
+"""What is wrong with a certificate: nothing, its dates, whom it names, who signed it."""
+
+PortState = Literal["", "refuse", "blackhole"]
+"""What has become of a whole port: open, closed, swallowing packets."""
 
 PORT_ACTS = ("refuse", "blackhole")
 """Acts on a port as a whole, as long as the fault stands."""
@@ -87,8 +93,12 @@ class Fault:
             raise FaultError(f"do = {self.do!r} holds until it is removed: no skip, no times")
         if self.do == "hide" and (self.at != "ehlo" or not self.what):
             raise FaultError("do = 'hide' goes with at = 'ehlo' and names the extension in what")
-        if self.do == "certificate" and self.at != "starttls":
-            raise FaultError("do = 'certificate' goes with at = 'starttls'")
+        if self.do == "certificate" and (
+            self.at != "starttls" or not self.what or self.what not in get_args(Flaw)
+        ):
+            raise FaultError(
+                "do = 'certificate' goes with at = 'starttls' and what = expired, name or untrusted"
+            )
         if self.at == "tls" and self.do not in ("drop", "reset", "hang"):
             raise FaultError("at = 'tls' goes with drop, reset or hang")
 
@@ -130,10 +140,10 @@ class FaultBook:
             for number, (fault, met) in self._entries.items()
         ]
 
-    def port_act(self, host: str, port: int) -> str:
+    def port_act(self, host: str, port: int) -> PortState:
         """Return what has become of a whole port: "refuse", "blackhole", or "" for nothing."""
         for fault, _ in self._entries.values():
-            if fault.do in PORT_ACTS and fault.concerns(host, port):
+            if fault.do in ("refuse", "blackhole") and fault.concerns(host, port):
                 return fault.do
         return ""
 
@@ -148,9 +158,7 @@ class FaultBook:
                 continue
             if fault.concerns(host, port) and self._matches(fault, addresses):
                 met[0] += 1
-                if met[0] > fault.skip and not (
-                    fault.times and met[0] > fault.skip + fault.times
-                ):
+                if met[0] > fault.skip and not (fault.times and met[0] > fault.skip + fault.times):
                     return fault
         return None
 

@@ -4,9 +4,8 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Literal
 
-State = Literal["", "refuse", "blackhole"]
+from proxy.sandbox.faults import PortState
 
 
 class Port:
@@ -25,7 +24,7 @@ class Port:
         self, address: str, port: int, factory: Callable[["Port"], asyncio.Protocol]
     ) -> None:
         self.address = address
-        self.state: State = ""
+        self.state: PortState = ""
         self._factory = factory
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -34,7 +33,7 @@ class Port:
         self.number: int = self._socket.getsockname()[1]
         self._loop.add_reader(self._socket.fileno(), self._accept)
 
-    def become(self, state: State) -> None:
+    def become(self, state: PortState) -> None:
         """Change to `state`; "" is open."""
         if state == self.state:
             return

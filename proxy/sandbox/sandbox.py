@@ -12,6 +12,7 @@ from typing import Any
 
 from proxy.sandbox.account import HOST_NAMES, Account, Kind
 from proxy.sandbox.certificates import Authority
+from proxy.sandbox.connection import Connection
 from proxy.sandbox.faults import Act, Fault, FaultBook, Moment
 from proxy.sandbox.message import Taken
 from proxy.sandbox.ports import Port
@@ -64,7 +65,7 @@ class Sandbox:
         self.authority = Authority(folder)
         self.faults = FaultBook()
         self.store = Store(self.account)
-        self.sessions: set[Session] = set()
+        self.sessions: set[Connection] = set()
         self.connections_made: Counter[tuple[str, int]] = Counter()
         self.most_connections: Counter[str] = Counter()
         self._on_taken = on_taken
@@ -108,8 +109,6 @@ class Sandbox:
         sessions = list(self.sessions)
         for session in sessions:
             session.abort()
-        while self.sessions:
-            await asyncio.sleep(0)
         running = [s._handler_coroutine for s in sessions if s._handler_coroutine is not None]
         await asyncio.gather(*running, return_exceptions=True)
 
@@ -160,7 +159,7 @@ class Sandbox:
 
     # -- told by the sessions
 
-    def joined(self, session: Session) -> None:
+    def joined(self, session: Connection) -> None:
         """A connection was made, or its TLS stands."""
         if session in self.sessions:
             return
@@ -169,7 +168,7 @@ class Sandbox:
         now = sum(one.address == session.address for one in self.sessions)
         self.most_connections[session.address] = max(self.most_connections[session.address], now)
 
-    def left(self, session: Session) -> None:
+    def left(self, session: Connection) -> None:
         """A connection is gone."""
         self.sessions.discard(session)
 
@@ -186,19 +185,18 @@ class Sandbox:
         """Keep one message and return its queue id."""
         number = self.store.count + 1
         queue_id = f"4S{number:012X}"
-        assert session.session is not None
         entry = self.store.add(
             Taken(
                 number=number,
                 id=str(uuid.uuid4()),
                 queue_id=queue_id,
                 at=time.time(),
-                host=HOST_NAMES[session._kind],
+                host=HOST_NAMES[session.kind],
                 port=session.port,
                 tls=session.tls,
                 login=session.user,
                 bound_stream=self.account.stream_of(session.user),
-                helo=session.session.host_name or "",
+                helo=session.helo,
                 reverse_path=reverse_path,
                 recipients=recipients,
                 content=content,

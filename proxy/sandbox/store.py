@@ -184,7 +184,13 @@ class Store:
                 self.suppressions.setdefault(taken.stream, {})[email.lower()] = "HardBounce"
 
     def _bounce(
-        self, kind: str, taken: Taken, email: str, description: str, text: str, *,
+        self,
+        kind: str,
+        taken: Taken,
+        email: str,
+        description: str,
+        text: str,
+        *,
         inactive: bool = False,
     ) -> Bounce:
         number = next(self._bounce_numbers)

@@ -100,11 +100,13 @@ class BackgroundFarEnd:
 
     def fail(self, *arguments: Any, **options: Any) -> int:
         """As FarEnd.fail."""
-        return self.call(lambda: self.far_end.fail(*arguments, **options))
+        number: int = self.call(lambda: self.far_end.fail(*arguments, **options))
+        return number
 
     def mend(self, number: int | None = None) -> bool:
         """As FarEnd.mend."""
-        return self.call(lambda: self.far_end.mend(number))
+        found: bool = self.call(lambda: self.far_end.mend(number))
+        return found
 
     def until(self, count: int, timeout: float = 10.0) -> list[Taken]:
         """As FarEnd.until."""
@@ -113,7 +115,9 @@ class BackgroundFarEnd:
 
 
 @contextlib.contextmanager
-def background_far_end(account: Account | None = None, **options: Any) -> Iterator[BackgroundFarEnd]:
+def background_far_end(
+    account: Account | None = None, **options: Any
+) -> Iterator[BackgroundFarEnd]:
     """A far end in a thread of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="far-end", daemon=True)
