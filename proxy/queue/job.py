@@ -84,6 +84,10 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
+# Made once: json.dumps would build an encoder for every message.
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def encode_envelope(envelope: JobEnvelope) -> bytes:
     """Return `envelope` as JSON octets."""
     short: dict[str, Any] = {"v": VERSION}
@@ -91,7 +95,8 @@ def encode_envelope(envelope: JobEnvelope) -> bytes:
         value = getattr(envelope, name)
         if name not in _DEFAULTS or value != _DEFAULTS[name]:
             short[key] = value
-    return json.dumps(short, ensure_ascii=False, separators=(",", ":")).encode()
+    # Octets that are no text came in as lone surrogates; json.loads reads them back.
+    return _to_json(short).encode("utf-8", "surrogatepass")
 
 
 def decode_envelope(octets: bytes) -> JobEnvelope:

@@ -1,0 +1,40 @@
+"""The scripts that Redis runs for us, each with the names of keys put before it."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from proxy.queue import keys
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua script as Redis is given it, and the SHA-1 by which EVALSHA names it."""
+
+    text: str
+    sha: str
+
+
+# So that keys.py stays the one source of names. These are prefixes: JOB .. id, QUEUE .. name.
+_NAMES = {
+    "TASK": keys.TASK,
+    "QUEUES": keys.QUEUES,
+    "SUSPENDED": keys.SUSPENDED,
+    "WAKE_CHANNEL": keys.WAKE_CHANNEL,
+    "JOB": keys.job_key(""),
+    "QUEUE": keys.queue_key("").removesuffix(keys.QUEUE_PREFIX),
+    "STARTED": keys.started_key("").removesuffix(keys.QUEUE_PREFIX),
+    "SCHEDULED": keys.scheduled_key("").removesuffix(keys.QUEUE_PREFIX),
+    "FAILED": keys.failed_key("").removesuffix(keys.QUEUE_PREFIX),
+    "DEFERRED": keys.deferred_key(""),
+    "QUEUE_PREFIX": keys.QUEUE_PREFIX,
+}
+_PRELUDE = "".join(f"local {name} = '{value}'\n" for name, value in _NAMES.items())
+
+
+@cache
+def load(name: str, package: str = __name__) -> Script:
+    """Return the script `name`.lua of `package`, with the names of keys as Lua locals."""
+    text = _PRELUDE + resources.files(package).joinpath(f"{name}.lua").read_text("utf-8")
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
