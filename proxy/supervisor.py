@@ -123,7 +123,8 @@ class Supervisor:
         self._run_file.write({p.name: {"pid": str(p.pid), **p.facts} for p in self._parts})
         if not self._announced and all(p.ready for p in self._parts):
             self._announced = True
-            print(welcome({p.name: p.facts for p in self._parts}), flush=True)
+            sys.stdout.write(welcome({p.name: p.facts for p in self._parts}))
+            sys.stdout.flush()
             _tell_systemd("READY=1")
 
     def _start_due(self) -> None:
@@ -157,8 +158,8 @@ class Supervisor:
                 os.closerange(_FIRST_PASSED_FD, _FIRST_PASSED_FD + passed)
                 for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
                     environ.pop(name, None)
-            os.execve(part.argv[0], part.argv, environ)
-        except BaseException as error:  # noqa: BLE001 - nothing may return from the fork's child
+            os.execve(part.argv[0], part.argv, environ)  # noqa: S606 - a fixed program
+        except BaseException as error:  # nothing may return from the fork's child
             os.write(2, f"cannot start {part.name}: {error}\n".encode())
         os._exit(1)
 
@@ -233,15 +234,13 @@ class RunFile:
             BlockingIOError: another `franker run` holds it.
         """
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        for last in (False,) * 20 + (True,):
-            try:
+        # A command that looks whether anything runs holds it for a moment: try for a while.
+        for _attempt in range(20):
+            with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
-            except BlockingIOError:
-                # A command that looks whether anything runs holds it for a moment.
-                if last:
-                    raise
-                time.sleep(0.01)
+            time.sleep(0.01)
+        raise BlockingIOError
 
     def write(self, parts: dict[str, dict[str, str]]) -> None:
         """Replace the content; a reader sees an old or a new one, or none that parses."""
@@ -262,7 +261,9 @@ def welcome(facts: dict[str, dict[str, str]]) -> str:
     lines = ["", f"Franker is ready. Send mail to {' or '.join(smtp)}, without password or TLS."]
     if sandbox is not None:
         where = sandbox.get("HTTP", "")
-        lines.append("It goes to a stand-in for Postmark on this machine, not to anybody's mailbox.")
+        lines.append(
+            "It goes to a stand-in for Postmark on this machine and no further."
+        )
         if where:
             lines.append(f"What the stand-in took: http://{where}/")
     else:
@@ -270,7 +271,7 @@ def welcome(facts: dict[str, dict[str, str]]) -> str:
     first = next((address for address in smtp if not address.startswith("unix:")), "")
     if first:
         lines += ["Try it:", "", "  " + curl_line(first)]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", ""])
 
 
 def curl_line(address: str) -> str:
@@ -323,7 +324,7 @@ def main() -> int:
     try:
         run_file = RunFile(given.run_file)
     except BlockingIOError:
-        print(f"franker run: already running ({given.run_file} is locked)", file=sys.stderr)
+        sys.stderr.write(f"franker run: already running ({given.run_file} is locked)\n")
         return 1
     with tempfile.TemporaryDirectory(prefix="franker-") as folder:
         parts = [_part(name, folder) for name in given.parts]

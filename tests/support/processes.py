@@ -51,7 +51,9 @@ def toml(sections: Mapping[str, Any]) -> str:
 
     def inline(value: object) -> str:
         if isinstance(value, Mapping):
-            return "{ " + ", ".join(f"{json.dumps(k)} = {inline(v)}" for k, v in value.items()) + " }"
+            return (
+                "{ " + ", ".join(f"{json.dumps(k)} = {inline(v)}" for k, v in value.items()) + " }"
+            )
         if isinstance(value, list | tuple):
             return "[" + ", ".join(map(inline, value)) + "]"
         return json.dumps(str(value) if isinstance(value, Path) else value)

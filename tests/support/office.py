@@ -1,0 +1,67 @@
+"""A whole installation at work: `franker run`, its real parts, and the far end it relays to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.sandbox.account import TOKEN
+from proxy.sandbox.message import Taken
+from tests.support.far_end import BackgroundFarEnd
+from tests.support.processes import Installation, Program
+from tests.support.waiting import wait_for
+
+_DEADLINE_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """One message at the far end."""
+
+    content: bytes
+    recipients: tuple[str, ...]
+    franker_id: str
+    tls: str
+
+
+class Office:
+    """Starts everything on `folder`, relaying to `far_end`."""
+
+    def __init__(self, folder: Path, far_end: BackgroundFarEnd) -> None:
+        self._far_end = far_end
+        self.installation = Installation(folder, {"postmark": far_end.postmark()})
+        self.installation.environ["POSTMARK_SERVER_TOKEN"] = TOKEN
+        self.smtp_port = self.installation.smtp_port
+        self.program: Program = self.installation.start("run")
+        self.program.wait_for("Franker is ready")
+
+    def taken_for(self, recipient: str) -> list[Arrived]:
+        """What has arrived for `recipient` so far."""
+        return [_arrived(taken) for taken in self._far_end.to(recipient)]
+
+    def the_one_for(self, recipient: str) -> Arrived:
+        """Wait for the message to `recipient`; fail unless it came exactly once."""
+        wait_for(lambda: self.taken_for(recipient), _DEADLINE_S, f"mail to {recipient} arrived")
+        self.wait_idle()
+        arrived = self.taken_for(recipient)
+        assert len(arrived) == 1, f"{len(arrived)} messages to {recipient}"
+        return arrived[0]
+
+    def wait_idle(self) -> None:
+        """Wait until everything kept has been settled by the worker."""
+        wait_for(
+            lambda: self.program.log.count(" kept id=") <= self.program.log.count(" sent id="),
+            _DEADLINE_S,
+            "everything kept was sent",
+        )
+
+    def close(self) -> None:
+        """End everything."""
+        self.installation.close()
+
+
+def _arrived(taken: Taken) -> Arrived:
+    return Arrived(
+        content=taken.content,
+        recipients=taken.recipients,
+        franker_id=taken.field("X-PM-Metadata-franker-id") or "",
+        tls=taken.tls,
+    )

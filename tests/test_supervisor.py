@@ -1,0 +1,218 @@
+"""The parent of `franker run`, with small programs for parts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.supervisor import curl_line, describe_end, restart_delay, welcome
+from tests.support.processes import ROOT, clean_environ
+from tests.support.waiting import wait_for
+
+# A part that says it is ready, writes down its start and its end, and ends with the code asked for.
+PART = """
+import os, signal, socket, sys, time
+name, diary, behaviour = sys.argv[1:4]
+def note(text):
+    with open(diary, "a") as file:
+        file.write(f"{text} {name} {os.getpid()}\\n")
+def end(number, frame):
+    note("end")
+    os._exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "deaf" else end)
+note("start")
+if behaviour.startswith("exit"):
+    sys.exit(int(behaviour[4:]))
+if behaviour == "fall" and open(diary).read().count(f"start {name}") < 3:
+    os.kill(os.getpid(), signal.SIGKILL)
+channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+ready = b"READY=1\\nX_SMTP=127.0.0.1:2599\\nX_HTTP=127.0.0.1:9599"
+channel.sendto(ready, os.environ["NOTIFY_SOCKET"])
+while True:
+    signal.pause()
+"""
+
+PARENT = """
+import sys, json, pathlib
+import proxy.supervisor as s
+s._GRACE_S = 0.3
+folder = pathlib.Path(sys.argv[1])
+parts = []
+for name, behaviour in json.loads(sys.argv[2]).items():
+    part = s._part(name, str(folder))
+    part.argv = [sys.executable, str(folder / "part.py"), name, str(folder / "diary"), behaviour]
+    parts.append(part)
+sys.exit(s.Supervisor(parts, s.RunFile(folder / "run.json"), json_log=False).run())
+"""
+
+
+class Parent:
+    def __init__(self, folder: Path, parts: dict[str, str]) -> None:
+        (folder / "part.py").write_text(PART)
+        self.diary = folder / "diary"
+        self.diary.touch()
+        self.output = folder / "output"
+        with self.output.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", PARENT, str(folder), json.dumps(parts)],
+                cwd=ROOT,
+                env=clean_environ(),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+    def lines(self, word: str) -> list[str]:
+        """The names in the diary's lines about `word`, in order."""
+        found = (line.split() for line in self.diary.read_text().splitlines())
+        return [words[1] for words in found if words[0] == word]
+
+    def pid(self, name: str) -> int:
+        found = [line.split() for line in self.diary.read_text().splitlines()]
+        return int([words[2] for words in found if words[:2] == ["start", name]][-1])
+
+    def wait_ready(self) -> None:
+        wait_for(lambda: "Franker is ready" in self.output.read_text(), 10, "ready")
+
+
+@pytest.fixture
+def parent(data_dir: Path) -> Iterator[Callable[..., Parent]]:
+    started: list[Parent] = []
+
+    def start(**parts: str) -> Parent:
+        started.append(Parent(data_dir, parts))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+        each.process.wait(10)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    status = Path(f"/proc/{pid}/stat").read_text() if Path(f"/proc/{pid}").exists() else ") Z"
+    return status.rpartition(")")[2].split()[0] == "Z"
+
+
+def test_redis_ends_last_and_the_stand_in_after_those_that_talk_to_it(
+    parent: Callable[..., Parent],
+) -> None:
+    running = parent(redis="stay", sandbox="stay", proxy="stay", worker="stay")
+    running.wait_ready()
+    running.process.terminate()
+    assert running.process.wait(10) == 0
+    ends = running.lines("end")
+    assert set(ends[:2]) == {"proxy", "worker"}
+    assert ends[2:] == ["sandbox", "redis"]
+
+
+def test_ctrl_c_is_an_orderly_end(parent: Callable[..., Parent]) -> None:
+    running = parent(redis="stay", proxy="stay")
+    running.wait_ready()
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(10) == 0
+    assert running.lines("end") == ["proxy", "redis"]
+
+
+def test_a_part_that_falls_is_started_again_and_the_others_stay(
+    parent: Callable[..., Parent],
+) -> None:
+    running = parent(redis="stay", worker="fall")
+    running.wait_ready()
+    assert running.lines("start").count("worker") == 3
+    assert running.lines("start").count("redis") == 1
+    assert 'part_ended part=worker end="signal SIGKILL" then="restart in 0.1 s"' in (
+        running.output.read_text()
+    )
+
+
+def test_wrong_configuration_stops_everything_with_its_own_exit_code(
+    parent: Callable[..., Parent],
+) -> None:
+    running = parent(redis="stay", proxy="exit78")
+    assert running.process.wait(10) == 78
+    assert running.lines("start").count("proxy") == 1
+    assert running.lines("end") == ["redis"]
+
+
+def test_a_part_that_never_gets_ready_ends_the_whole_with_a_failure(
+    parent: Callable[..., Parent],
+) -> None:
+    running = parent(redis="stay", proxy="exit1")
+    assert running.process.wait(20) == 1
+    assert running.lines("start").count("proxy") == 6
+    assert "it never got ready" in running.output.read_text()
+
+
+def test_a_part_that_ignores_its_end_is_killed(parent: Callable[..., Parent]) -> None:
+    running = parent(redis="stay", worker="deaf")
+    running.wait_ready()
+    deaf = running.pid("worker")
+    running.process.terminate()
+    assert running.process.wait(10) == 0
+    assert gone(deaf)
+    assert running.lines("end") == ["redis"]
+
+
+def test_no_part_outlives_a_killed_parent(parent: Callable[..., Parent]) -> None:
+    running = parent(redis="stay", worker="stay")
+    running.wait_ready()
+    running.process.kill()
+    running.process.wait(10)
+    wait_for(lambda: set(running.lines("end")) == {"redis", "worker"}, 10, "both ended")
+
+
+def test_a_second_one_on_the_same_folder_is_refused(
+    parent: Callable[..., Parent], data_dir: Path
+) -> None:
+    running = parent(redis="stay")
+    running.wait_ready()
+    second = subprocess.run(
+        [sys.executable, "-m", "proxy.supervisor", "--run-file", data_dir / "run.json", "redis"],
+        cwd=ROOT,
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert "already running" in second.stderr
+
+
+def test_delays_between_starts_double_up_to_fifteen_seconds() -> None:
+    assert [restart_delay(n) for n in (1, 2, 3, 8, 9, 50)] == [0.1, 0.2, 0.4, 12.8, 15.0, 15.0]
+
+
+def test_an_end_is_told_in_words() -> None:
+    assert describe_end(signal.SIGKILL) == "signal SIGKILL"
+    assert describe_end(78 << 8) == "exit code 78"
+
+
+def test_the_welcome_says_where_to_send_and_where_it_goes() -> None:
+    with_token = welcome({"proxy": {"SMTP": "127.0.0.1:25 [::1]:25"}, "worker": {}})
+    assert "Send mail to 127.0.0.1:25 or [::1]:25" in with_token
+    assert "It goes to Postmark." in with_token
+    assert curl_line("127.0.0.1:25") in with_token
+    without = welcome({"proxy": {"SMTP": "127.0.0.1:2525"}, "sandbox": {"HTTP": "127.0.0.1:9589"}})
+    assert "stand-in for Postmark" in without
+    assert "http://127.0.0.1:9589/" in without
+
+
+def test_it_needs_nothing_but_the_standard_library() -> None:
+    script = "import sys, proxy.supervisor; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    top = {name.partition(".")[0] for name in loaded}
+    foreign = {n for n in top if n not in sys.stdlib_module_names and not n.startswith("_")}
+    assert foreign == {"proxy"}
