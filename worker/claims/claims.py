@@ -1,0 +1,272 @@
+"""The life of an RQ worker on asyncio: claims, marks and settles in batches, heartbeats.
+
+What a stock RQ worker does in some twenty round trips a job happens here in three scripts a
+batch. Every call is fenced by a number or an execution, so that a repeat after a lost reply, or a
+call that lay in a socket meanwhile, changes nothing twice.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from proxy.config import Settings
+from proxy.log import events
+from proxy.queue import keys
+from proxy.queue.connection import open_redis
+from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
+from worker.claims.commands import Commands
+from worker.claims.flushing import Flusher
+from worker.claims.identity import Registration, new_registration, rq_date, rq_fields
+from worker.claims.link import Link, Weather
+from worker.claims.model import Claim, Settlement
+from worker.claims.process import identity
+from worker.claims.pulse import Facts, Pulse
+from worker.claims.scripts import CLAIM, REAP, REGISTER
+
+_CLAIM_OCTETS = 4_000_000
+_ANSWER_S = 5.0
+_BEAT_ANSWER_S = 2.0
+_GOODBYE_S = 5.0
+
+
+class Claims:
+    """The queues of `streams` as one worker sees them.
+
+    `number` is the worker's among those of this host. `on_shutdown` is called when a tool asks
+    the worker to end, `on_stop_job` with the id of a job it holds that a tool asks to stop; both
+    in the event loop. `connections_in_use` should say how many connections to one host name
+    are open, so that another worker's share waits for them to close.
+    """
+
+    def __init__(
+        self, settings: Settings, data_dir: Path, streams: Sequence[str], *, number: int
+    ) -> None:
+        self.on_shutdown: Callable[[], None] = lambda: None
+        self.on_stop_job: Callable[[str], None] = lambda _job_id: None
+        self.connections_in_use: Callable[[], int] = lambda: 0
+        self._settings = settings
+        self._data_dir = data_dir
+        self._number = number
+        # Transactional mail first; within a kind the first place goes round.
+        kinds = {name: stream.kind for name, stream in settings.streams.items()}
+        self._first = [name for name in streams if kinds.get(name) != "broadcast"]
+        self._second = [name for name in streams if kinds.get(name) == "broadcast"]
+        self._turn = 0
+        self._held: dict[str, Claim] = {}
+        self._sent = self._dead = 0
+        self._work = asyncio.Event()
+        self._renewal = asyncio.Lock()
+        self._me = new_registration(number)
+        self._tasks: list[asyncio.Task[None]] = []
+        weather = Weather()
+        self._claiming = Link(lambda: self._connect(_ANSWER_S), weather)
+        self._living = Link(lambda: self._connect(_BEAT_ANSWER_S), weather)
+        self._settling = Link(lambda: self._connect(_ANSWER_S), weather)
+        self._commands = Commands(
+            lambda: self._connect(_ANSWER_S),
+            wake=self._work.set,
+            shutdown=lambda: self.on_shutdown(),
+            stop=self._stop,
+        )
+        self._flusher = Flusher(self._settling, lambda: self._me, self._renew)
+        self._pulse = Pulse(
+            self._living,
+            streams,
+            limit=settings.postmark.connections,
+            absurd=2 * settings.retry.cap + 3600,
+            in_use=lambda: self.connections_in_use(),
+            facts=self._facts,
+            registration=lambda: self._me,
+            lost=self._renew,
+            wake=self._work.set,
+        )
+
+    @property
+    def name(self) -> str:
+        """The worker's name as RQ's tools show it."""
+        return self._me.name
+
+    @property
+    def share(self) -> int:
+        """How many connections to each host name this worker may hold now; 0 or more."""
+        return self._pulse.share
+
+    @property
+    def suspended(self) -> bool:
+        """Whether `rq suspend` holds the workers: nothing is claimed until `rq resume`."""
+        return self._pulse.suspended
+
+    async def start(self) -> None:
+        """Register with Redis, waiting for it as long as it takes, and begin to beat."""
+        await self._register()
+        with contextlib.suppress(RedisError, OSError):
+            await self._pulse.beat()
+        self._tasks = [
+            asyncio.create_task(self._pulse.run(), name="heartbeat"),
+            asyncio.create_task(self._flusher.run(), name="settles"),
+            asyncio.create_task(self._commands.run(), name="commands"),
+        ]
+
+    async def claim(self, slots: Mapping[str, int]) -> list[Claim]:
+        """Return messages to relay, at most `slots[stream]` of each stream; perhaps none.
+
+        Waits while Redis is away. Bounded in octets too (4 MB, or one message). After a lost
+        reply, or when an earlier call was cancelled, the messages of that call are returned.
+        """
+        self._work.clear()
+        me = self._me
+        words: list[str | int] = []
+        for stream in self._order():
+            words += (stream, max(0, slots.get(stream, 0)))
+        if not any(words[1::2]):
+            return []
+        answer = await self._claiming.insist(
+            CLAIM, me.incarnation, me.claim, _CLAIM_OCTETS, rq_date(), me.name, *words
+        )
+        if answer[0] == b"gone":
+            await self._renew(me)
+            return []
+        self._pulse.suspended = answer[0] == b"suspended"
+        if len(answer) == 1:
+            return []
+        execution = f"{me.incarnation}-{me.claim}"
+        me.claim += 1
+        self._turn += 1
+        found = (self._read(execution, answer[at : at + 6]) for at in range(1, len(answer), 6))
+        claims = [claim for claim in found if claim is not None]
+        self._held.update((claim.id, claim) for claim in claims)
+        return claims
+
+    def mark(self, claim: Claim, recipients: tuple[str, ...]) -> "asyncio.Future[bool]":
+        """Note that the final dot of a transaction with `recipients` may be out.
+
+        True: it is on disk and the message is still ours, so the dot may follow if `may_send`.
+        False: another has the message now; no dot may follow.
+        """
+        return self._flusher.mark(claim, recipients)
+
+    def settle(self, claim: Claim, settlement: Settlement) -> "asyncio.Future[bool]":
+        """Note what became of `claim`. True: it is on disk; False: it is no longer ours.
+
+        Written in the order given, after the marks and settles given before; repeated until
+        Redis answers.
+        """
+        if settlement.then != "keep":
+            self._held.pop(claim.id, None)
+        if settlement.dead is not None:
+            self._dead += 1
+        elif settlement.then == "gone":
+            self._sent += 1
+        return self._flusher.settle(claim, settlement)
+
+    def may_send(self) -> bool:
+        """Return whether others still see this worker alive, so that a final dot may be sent."""
+        return self._pulse.fresh()
+
+    async def wait_for_work(self, timeout: float) -> None:  # noqa: ASYNC109 - its end is no error
+        """Return when there may be something to claim, at the latest after `timeout` seconds.
+
+        What came since the last `claim` was called is not missed.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._work.wait()
+
+    def wake(self) -> None:
+        """Let `wait_for_work` return."""
+        self._work.set()
+
+    async def close(self, give_back: Iterable[Claim] = ()) -> None:
+        """Write what is left, return every message still claimed, and unregister.
+
+        All go back to the heads of their queues. Of those in `give_back` no final dot is out: a
+        mark made here is taken back. The others go on with their marks, as unknown. When Redis
+        does not answer within a few seconds, the others will find this worker dead.
+        """
+        for claim in give_back:
+            self.settle(claim, Settlement("keep", dot=claim.dot))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                if self._tasks:
+                    await self._flusher.drained()
+                    await self._living.insist(REAP, self._me.incarnation, "")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in (self._claiming, self._living, self._settling, self._commands):
+            await connection.close()
+
+    def _connect(self, timeout: float) -> Redis:
+        return open_redis(self._settings, self._data_dir, timeout=timeout)
+
+    def _order(self) -> list[str]:
+        order: list[str] = []
+        for group in (self._first, self._second):
+            turn = self._turn % len(group) if group else 0
+            order += group[turn:] + group[:turn]
+        return order
+
+    async def _register(self) -> None:
+        streams = self._first + self._second
+        fields = rq_fields([keys.queue_name(stream) for stream in streams])
+        flat = [word for field in fields.items() for word in field]
+        me = self._me
+        await self._living.insist(
+            REGISTER, me.incarnation, me.name, identity(), *flat, "--", *streams
+        )
+        self._commands.listen_as(me.name)
+
+    async def _renew(self, lost: Registration) -> None:
+        """Register anew after Redis, or another worker, forgot the registration `lost`."""
+        async with self._renewal:
+            if self._me is not lost:
+                return
+            events.notice(
+                f"worker {lost.name} was taken for dead; its {len(self._held)} messages are"
+                " with the others, it goes on under a new name"
+            )
+            self._held.clear()
+            self._pulse.forget()
+            self._me = new_registration(self._number)
+            await self._register()
+            self._work.set()
+
+    def _read(self, execution: str, words: Sequence[bytes]) -> Claim | None:
+        stream, job_id = words[0].decode(), words[1].decode()
+        try:
+            envelope = decode_envelope(words[2])
+            dot = tuple(json.loads(words[4])) if words[4] else ()
+        except (JobDecodeError, ValueError, TypeError) as error:
+            # Not ours, of a later version, or damaged: kept and tried again, never lost.
+            events.defect("claim", error=error, message_id=job_id)
+            nobody = JobEnvelope(mail_from="", recipients=(), accepted_at=0.0)
+            unread = Claim(job_id, stream, execution, nobody, b"")
+            self._flusher.settle(unread, Settlement("defer", delay=self._settings.retry.cap))
+            return None
+        if words[5]:
+            envelope = _with_new_clock(envelope, time.time())
+        return Claim(job_id, stream, execution, envelope, words[3], dot)
+
+    def _facts(self) -> Facts:
+        current = next(iter(self._held), "")
+        return Facts(current_job=current, sent=self._sent, dead=self._dead)
+
+    def _stop(self, job_id: str | None) -> None:
+        for held in list(self._held):
+            if job_id in (None, held):
+                self.on_stop_job(held)
+
+
+def _with_new_clock(envelope: JobEnvelope, now: float) -> JobEnvelope:
+    """Return a dead letter's envelope as of a message accepted `now`: it was put back by hand."""
+    expires_at = envelope.expires_at
+    if expires_at is not None:
+        expires_at += now - envelope.accepted_at
+    return replace(envelope, attempts=0, waited=0.0, accepted_at=now, expires_at=expires_at)

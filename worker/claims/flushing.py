@@ -1,0 +1,163 @@
+"""Marks and settles of all connections, gathered: what came during one call goes in the next."""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from proxy.log import events
+from proxy.mail.ids import accepted_ms
+from proxy.queue.job import JobEnvelope, encode_envelope
+from worker.claims.identity import Registration, rq_date
+from worker.claims.link import Link
+from worker.claims.model import Claim, Settlement
+from worker.claims.scripts import SETTLE
+
+_MOST = 500
+"""Operations in one call: about a millisecond of Redis."""
+
+
+class _RefusedByRedisError(Exception):
+    """An operation that Redis could not do: keys of a wrong type, tampered with."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    claim: Claim
+    words: tuple[bytes | str | float, ...]
+    done: "asyncio.Future[bool]"
+
+
+def _recipients(addresses: tuple[str, ...]) -> str:
+    return json.dumps(addresses, ensure_ascii=False, separators=(",", ":")) if addresses else ""
+
+
+def _age(message_id: str) -> int:
+    try:
+        return accepted_ms(message_id)
+    except ValueError:
+        return 0
+
+
+def _died_id(claim: Claim, settlement: Settlement, split: int) -> str:
+    """Return the dead letter's id; one that dies again, whole, keeps its own."""
+    if settlement.then == "gone" and "-" in claim.id and claim.envelope.dead == split - 1:
+        return claim.id
+    return f"{claim.id}-{split}"
+
+
+def _why(dead: JobEnvelope) -> str:
+    return "\n".join(
+        f"{address}: {dead.replies.get(address, 'no reply noted')}" for address in dead.recipients
+    )
+
+
+class Flusher:
+    """The one writer of this worker's marks and settles.
+
+    `lost` is called when Redis no longer knows the worker; it returns when it is known anew.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        registration: Callable[[], Registration],
+        lost: Callable[[Registration], Awaitable[None]],
+    ) -> None:
+        self._link = link
+        self._registration = registration
+        self._lost = lost
+        self._waiting: deque[_Operation] = deque()
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._splits: dict[tuple[str, str], int] = {}
+
+    def mark(self, claim: Claim, recipients: tuple[str, ...]) -> "asyncio.Future[bool]":
+        """See `Claims.mark`."""
+        words = ("mark", claim.stream, claim.id, claim.execution, _recipients(recipients))
+        return self._add(claim, words)
+
+    def settle(self, claim: Claim, settlement: Settlement) -> "asyncio.Future[bool]":
+        """See `Claims.settle`."""
+        left, dead, key = settlement.left, settlement.dead, (claim.id, claim.execution)
+        died: tuple[bytes | str, ...] = ("", b"", "")
+        if dead is not None:
+            split = self._splits.get(key, claim.envelope.dead) + 1
+            died = (
+                _died_id(claim, settlement, split),
+                encode_envelope(replace(dead, dead=0)),
+                _why(dead),
+            )
+            self._splits[key] = split
+        if settlement.then != "keep":
+            split = self._splits.pop(key, claim.envelope.dead)
+        else:
+            split = self._splits.get(key, claim.envelope.dead)
+        words = (
+            settlement.then,
+            claim.stream,
+            claim.id,
+            claim.execution,
+            b"" if left is None else encode_envelope(replace(left, dead=split)),
+            settlement.delay,
+            _age(claim.id),
+            _recipients(settlement.dot),
+            *died,
+        )
+        return self._add(claim, words)
+
+    def _add(self, claim: Claim, words: tuple[bytes | str | float, ...]) -> "asyncio.Future[bool]":
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Operation(claim, words, done))
+        self._idle.clear()
+        self._more.set()
+        return done
+
+    async def drained(self) -> None:
+        """Return when nothing waits to be written."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write what is given, until cancelled."""
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._waiting:
+                await self._flush()
+            self._idle.set()
+
+    async def _flush(self) -> None:
+        me = self._registration()
+        batch: list[_Operation] = []
+        while self._waiting and len(batch) < _MOST:
+            operation = self._waiting.popleft()
+            if me.owns(operation.claim.execution):
+                batch.append(operation)
+            else:
+                _resolve(operation, result=False)
+        if not batch:
+            return
+        words = [word for operation in batch for word in operation.words]
+        word, results = await self._link.insist(SETTLE, me.incarnation, me.flush, rq_date(), *words)
+        me.flush += 1
+        if word == b"done" and len(results) == len(batch):
+            for operation, result in zip(batch, results.decode(), strict=True):
+                if result == "!":
+                    error = _RefusedByRedisError(f"Redis refused: {operation.words[0]!r}")
+                    events.defect("claims", error=error, message_id=operation.claim.id)
+                _resolve(operation, result=result == "1")
+            return
+        for operation in batch:
+            _resolve(operation, result=False)
+        if word == b"gone":
+            await self._lost(me)
+        else:
+            error = _RefusedByRedisError(f"flush {me.flush - 1} answered {word!r}")
+            events.defect("claims", error=error)
+
+
+def _resolve(operation: _Operation, *, result: bool) -> None:
+    if not operation.done.done():
+        operation.done.set_result(result)

@@ -1,0 +1,54 @@
+"""One registration of a worker: its names and the numbers that fence its calls."""
+
+import os
+import platform
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def rq_date(when: datetime | None = None) -> str:
+    """Return a time, or now, as RQ writes it."""
+    return (when or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@dataclass(slots=True)
+class Registration:
+    """A worker under one incarnation; reaped by mistake, it goes on under a new one.
+
+    `claim` and `flush` are the numbers of the next call of each kind.
+    """
+
+    incarnation: str
+    name: str
+    claim: int = 1
+    flush: int = 1
+
+    def owns(self, execution: str) -> bool:
+        """Return whether a claim was taken under this registration."""
+        return execution.rpartition("-")[0] == self.incarnation
+
+
+def new_registration(number: int) -> Registration:
+    """Return a fresh registration for worker `number` of this host."""
+    incarnation = "".join(_ALPHABET[octet % 36] for octet in os.urandom(12))
+    return Registration(incarnation, f"{socket.gethostname()}.{number}.{incarnation}")
+
+
+def rq_fields(queues: list[str]) -> dict[str, str]:
+    """Return what a worker's hash says at its birth, for tools that show it."""
+    now = rq_date()
+    return {
+        "birth": now,
+        "last_heartbeat": now,
+        "queues": ",".join(queues),
+        "pid": str(os.getpid()),
+        "hostname": socket.gethostname(),
+        "ip_address": "unknown",
+        "version": version("rq"),
+        "python_version": platform.python_version(),
+        "state": "starting",
+    }

@@ -1,0 +1,77 @@
+"""A worker's connections to Redis: one each for what must not wait for the other.
+
+Scripts are repeated here, and only here, until Redis answers; each can be repeated without harm.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from proxy.log import events
+from worker.claims.scripts import Script
+
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.5
+
+
+class Weather:
+    """Whether Redis answers, said once when it stops and once when it is back."""
+
+    def __init__(self) -> None:
+        self.away = False
+
+    def failed(self, error: Exception) -> None:
+        """Note that a command failed."""
+        if not self.away:
+            self.away = True
+            events.store_away(detail=str(error) or type(error).__name__)
+
+    def answered(self) -> None:
+        """Note that a command was answered."""
+        if self.away:
+            self.away = False
+            events.store_back()
+
+
+class Link:
+    """One connection for one kind of call, opened when it is needed."""
+
+    def __init__(self, connect: Callable[[], Redis], weather: Weather) -> None:
+        self._redis = connect()
+        self._weather = weather
+
+    async def ask(self, script: Script, *args: bytes | str | float) -> Any:
+        """Return the script's answer; raises RedisError or OSError without a second attempt."""
+        try:
+            answer = await script.run(self._redis, *args)
+        except (RedisError, OSError) as error:
+            self._weather.failed(error)
+            # The answer may still be on its way: nothing else may read it from this connection.
+            with contextlib.suppress(Exception):
+                await self._redis.connection_pool.disconnect()
+            raise
+        self._weather.answered()
+        return answer
+
+    async def insist(self, script: Script, *args: bytes | str | float) -> Any:
+        """Return the script's answer, however long Redis takes to come back."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self.ask(script, *args)
+            except (RedisError, OSError) as error:
+                if not isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+                    pause = _LONGEST_PAUSE_S  # LOADING, READONLY, MISCONF: an answer, but no
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(Exception):
+            await self._redis.aclose()

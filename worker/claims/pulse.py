@@ -1,0 +1,167 @@
+"""A worker's heartbeat, and what is done with it: watching the others, waking what is due."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from proxy.log import events
+from worker.claims.identity import Registration, rq_date
+from worker.claims.link import Link
+from worker.claims.liveness import BEAT_S, SAFE_S, Observer, clock
+from worker.claims.process import has_ended
+from worker.claims.scripts import BEAT, PROMOTE, REAP, SWEEP
+
+_PROMOTED_AT_ONCE = 500
+_SWEEP_EVERY_S = 10.0
+_STRANDED_AFTER_S = 60.0  # as long as RQ gives a stock worker between pop and claim
+
+
+@dataclass(slots=True)
+class Facts:
+    """What a worker tells about itself at each heartbeat."""
+
+    current_job: str = ""
+    sent: int = 0
+    dead: int = 0
+    working_s: float = 0.0
+
+
+class Pulse:
+    """The heartbeat of one worker.
+
+    `limit` is the number of connections that all workers may hold to one host name together,
+    `in_use` says how many this one holds. `absurd` is how many seconds ahead a deferred job's
+    time can at most be; a later one is the work of a clock that was set.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        streams: Sequence[str],
+        *,
+        limit: int,
+        absurd: float,
+        in_use: Callable[[], int],
+        facts: Callable[[], Facts],
+        registration: Callable[[], Registration],
+        lost: Callable[[Registration], Awaitable[None]],
+        wake: Callable[[], None],
+    ) -> None:
+        self.share = 0
+        self.suspended = False
+        self._link = link
+        self._streams = tuple(streams)
+        self._limit = limit
+        self._absurd = absurd
+        self._in_use = in_use
+        self._facts = facts
+        self._registration = registration
+        self._lost = lost
+        self._wake = wake
+        self._observer = Observer()
+        self._confirmed: float | None = None
+        self._next_sweep = 0.0
+        self._standing: dict[tuple[bytes, bytes], float] = {}
+
+    def fresh(self) -> bool:
+        """Return whether a heartbeat sent within the last SAFE_S seconds was confirmed."""
+        return self._confirmed is not None and clock() - self._confirmed < SAFE_S
+
+    def forget(self) -> None:
+        """Count no heartbeat of an earlier registration."""
+        self._confirmed = None
+        self.share = 0
+
+    async def run(self) -> None:
+        """Beat, until cancelled."""
+        due = clock()
+        while True:
+            try:
+                await self.beat()
+                await self._promote()
+                await self._sweep()
+            except (RedisError, OSError):
+                pass  # said by the link; the next beat tries again
+            except Exception as error:  # the heart must not stop for a defect elsewhere
+                events.defect("heartbeat", error=error)
+            due = max(due + BEAT_S, clock())
+            await asyncio.sleep(due - clock())
+
+    async def beat(self) -> None:
+        """Beat once, and end the claims of those that are found dead."""
+        me, sent_at = self._registration(), clock()
+        facts = self._facts()
+        answer = await self._link.ask(
+            BEAT, me.incarnation, self._limit, self._in_use(), *_shown(facts, self.suspended)
+        )
+        if not answer:
+            await self._lost(me)
+            return
+        if me is not self._registration():
+            return
+        self._confirmed = sent_at
+        was_suspended, had = self.suspended, self.share
+        self.suspended, self.share = bool(answer[0]), answer[1]
+        if (was_suspended and not self.suspended) or self.share > had:
+            self._wake()
+        others = answer[2]
+        counters = {others[at].decode(): int(others[at + 1]) for at in range(0, len(others), 3)}
+        dead = set(self._observer.observe(clock(), counters))
+        dead.update(
+            others[at].decode()
+            for at in range(0, len(others), 3)
+            if has_ended(others[at + 2].decode())
+        )
+        for incarnation in sorted(dead):
+            struck, jobs = await self._link.ask(REAP, incarnation, counters[incarnation])
+            if struck:
+                events.worker_reaped(incarnation, jobs=jobs)
+                self._wake()
+
+    async def _promote(self) -> None:
+        while True:
+            count = await self._link.ask(
+                PROMOTE, rq_date(), self._absurd, _PROMOTED_AT_ONCE, *self._streams
+            )
+            if count:
+                self._wake()
+            if count < _PROMOTED_AT_ONCE:
+                return
+
+    async def _sweep(self) -> None:
+        now = clock()
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + _SWEEP_EVERY_S
+        stranded = [
+            word
+            for job, since in self._standing.items()
+            if now - since >= _STRANDED_AFTER_S
+            for word in job
+        ]
+        count, standing = await self._link.ask(SWEEP, *stranded)
+        seen = zip(standing[::2], standing[1::2], strict=True)
+        self._standing = {job: self._standing.get(job, now) for job in seen}
+        if count:
+            events.worker_reaped("unknown", jobs=count)
+            self._wake()
+
+
+def _shown(facts: Facts, suspended: bool) -> list[str]:
+    state = "busy" if facts.current_job else "suspended" if suspended else "idle"
+    return [
+        "last_heartbeat",
+        rq_date(),
+        "state",
+        state,
+        "current_job",
+        facts.current_job,
+        "successful_job_count",
+        str(facts.sent),
+        "failed_job_count",
+        str(facts.dead),
+        "total_working_time",
+        f"{facts.working_s:.3f}",
+    ]

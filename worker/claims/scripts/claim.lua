@@ -1,0 +1,68 @@
+-- ARGV: incarnation, number, octets at most, started_at, worker's name, stream, slots, ...
+-- Returns {word, stream, id, envelope, body, dot, died, ...}; word: claimed | suspended | gone.
+-- A number that was used answers with what it claimed; a number below it (a call that lay in a
+-- socket while its repeat was served) claims nothing.
+local incarnation, number = ARGV[1], tonumber(ARGV[2])
+local most, started_at, name = tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local execution = incarnation .. '-' .. ARGV[2]
+local last = call('HGET', WORKER .. incarnation, 'claim')
+if not last then return {'gone'} end
+last = tonumber(last)
+local reply = {'claimed'}
+if number < last then return reply end
+
+local function add(stream, id, fields)
+  local at = #reply
+  reply[at + 1], reply[at + 2] = stream, id
+  reply[at + 3], reply[at + 4] = fields[1] or '', fields[2] or ''
+  reply[at + 5], reply[at + 6] = fields[3] or '', fields[4] or ''
+end
+
+if number == last then
+  local tail = ':' .. execution
+  for index = 6, #ARGV, 2 do
+    for _, member in ipairs(call('ZRANGE', STARTED .. ARGV[index], 0, -1)) do
+      if string.sub(member, -#tail) == tail then
+        local id = string.sub(member, 1, -#tail - 1)
+        add(ARGV[index], id, call('HMGET', JOB .. id, 'envelope', 'body', 'dot', 'died'))
+      end
+    end
+  end
+  return reply
+end
+
+if call('EXISTS', SUSPENDED) == 1 then return {'suspended'} end
+local octets, full = 0, false
+for index = 6, #ARGV, 2 do
+  local stream, want, claims = ARGV[index], tonumber(ARGV[index + 1]), {}
+  while want > 0 and not full do
+    local ids = call('LPOP', QUEUE .. stream, want)
+    if not ids then break end
+    for place, id in ipairs(ids) do
+      local job = JOB .. id
+      local size = call('HSTRLEN', job, 'body')
+      if octets > 0 and octets + size > most then
+        for back = #ids, place, -1 do call('LPUSH', QUEUE .. stream, ids[back]) end
+        full = true
+        break
+      end
+      local fields = call('HMGET', job, 'envelope', 'body', 'dot', 'died', 'status')
+      local status = fields[5]
+      if status and (status == 'queued' or nowhere_else(stream, id, status)) then
+        call('HSET', job, 'status', 'started', 'started_at', started_at, 'worker_name', name)
+        claims[#claims + 1] = 'inf'
+        claims[#claims + 1] = id .. ':' .. execution
+        if #claims >= 4000 then
+          call('ZADD', STARTED .. stream, unpack(claims))
+          claims = {}
+        end
+        add(stream, id, fields)
+        octets = octets + size
+        want = want - 1
+      end
+    end
+  end
+  if #claims > 0 then call('ZADD', STARTED .. stream, unpack(claims)) end
+end
+if #reply > 1 then call('HSET', WORKER .. incarnation, 'claim', number) end
+return reply

@@ -1,0 +1,97 @@
+-- Words shared by all scripts. The names in capitals above are the keys' beginnings.
+--
+-- A claim is a member "<job id>:<execution>" of rq:wip:<queue> with score +inf (a stock tool ends
+-- what has another score); an execution is "<incarnation>-<number of the claim call>".
+-- franker:workers: incarnation -> counter that moves while it lives. franker:processes: where it
+-- runs. franker:grants: connections it may hold. franker:worker:<incarnation>: name, queues, and
+-- the fences: number of the last claim and of the last flush with its results.
+
+local call = redis.call
+local WORKERS = 'franker:workers'
+local PROCESSES = 'franker:processes'
+local GRANTS = 'franker:grants'
+local WORKER = 'franker:worker:'
+local RQ_WORKERS = 'rq:workers'
+local RQ_WORKER = 'rq:worker:'
+
+local function now()
+  local time = call('TIME')
+  return tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+
+local function owner(execution)
+  return string.match(execution, '^(.+)%-%d+$')
+end
+
+-- Whether a job named in a list is nowhere else: its status says where it should be, and it is
+-- not there. What RQ left half done is found this way, and a second entry of one job dropped.
+local function nowhere_else(stream, id, status)
+  if status == 'started' then
+    return #call('ZSCAN', STARTED .. stream, 0, 'MATCH', id .. ':*', 'COUNT', 1000000)[2] == 0
+  elseif status == 'scheduled' then
+    return not call('ZSCORE', SCHEDULED .. stream, id)
+  elseif status == 'failed' or status == 'stopped' then
+    return not call('ZSCORE', FAILED .. stream, id)
+  elseif status == 'canceled' then
+    return not call('ZSCORE', 'rq:canceled:' .. QUEUE_NAME .. stream, id)
+  elseif status == 'queued' then
+    return not call('LPOS', QUEUE .. stream, id)
+  end
+  return true
+end
+
+-- Puts jobs back to the head of their queue, the oldest first; returns how many.
+local function to_head(stream, ids)
+  table.sort(ids, function(a, b) return a > b end)
+  local count = 0
+  for _, id in ipairs(ids) do
+    if call('EXISTS', JOB .. id) == 1 then
+      call('HSET', JOB .. id, 'status', 'queued')
+      call('HDEL', JOB .. id, 'worker_name', 'started_at')
+      call('LPUSH', QUEUE .. stream, id)
+      count = count + 1
+    end
+  end
+  if count > 0 then call('PUBLISH', WAKE, QUEUE_NAME .. stream) end
+  return count
+end
+
+-- The streams whose queues RQ knows.
+local function all_streams()
+  local streams = {}
+  for _, name in ipairs(call('SMEMBERS', QUEUES)) do
+    local stream = string.match(name, '^rq:queue:' .. string.gsub(QUEUE_NAME, '%-', '%%-') .. '(.+)$')
+    if stream then streams[#streams + 1] = stream end
+  end
+  return streams
+end
+
+-- Ends every claim of one incarnation and strikes it off; returns how many jobs came back.
+local function strike(incarnation)
+  local count = 0
+  for _, stream in ipairs(all_streams()) do
+    local ids = {}
+    for _, member in ipairs(call('ZRANGE', STARTED .. stream, 0, -1)) do
+      local id, execution = string.match(member, '^([^:]+):(.+)$')
+      if id and owner(execution) == incarnation then
+        call('ZREM', STARTED .. stream, member)
+        ids[#ids + 1] = id
+      end
+    end
+    count = count + to_head(stream, ids)
+  end
+  local name = call('HGET', WORKER .. incarnation, 'name')
+  if name then
+    local key = RQ_WORKER .. name
+    for _, queue in ipairs(call('SMEMBERS', QUEUES)) do
+      call('SREM', RQ_WORKERS .. ':' .. string.sub(queue, 10), key)
+    end
+    call('SREM', RQ_WORKERS, key)
+    call('DEL', key)
+  end
+  call('DEL', WORKER .. incarnation)
+  call('HDEL', WORKERS, incarnation)
+  call('HDEL', PROCESSES, incarnation)
+  call('HDEL', GRANTS, incarnation)
+  return count
+end

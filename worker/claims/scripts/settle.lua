@@ -1,0 +1,101 @@
+-- ARGV: incarnation, number, date, then operations of 5 or 11 words:
+--   mark   stream id execution dot
+--   gone|defer|back|keep
+--          stream id execution envelope delay accepted_ms dot died_id died_envelope died_why words
+-- Returns {word, results}: word done | gone (struck off) | late (a number below the last);
+-- results one letter an operation: 1 done, 0 the claim is no longer ours, ! refused by Redis.
+local incarnation, number, date = ARGV[1], ARGV[2], ARGV[3]
+local fence = call('HMGET', WORKER .. incarnation, 'flush', 'results')
+if not fence[1] then return {'gone', ''} end
+if fence[1] == number then return {'done', fence[2]} end
+if tonumber(number) < tonumber(fence[1]) then return {'late', ''} end
+
+local heads = {}
+local time = now()
+
+-- Makes the dead job out of `job`: the job itself when nothing of it stays, else a copy.
+local function bury(stream, job, id, envelope, why, whole)
+  while not whole and call('EXISTS', JOB .. id) == 1 do id = id .. '-1' end
+  local dead = JOB .. id
+  if whole then
+    if dead ~= job then
+      if call('EXISTS', dead) == 1 then
+        id = id .. '-1'
+        dead = JOB .. id
+      end
+      call('RENAME', job, dead)
+    end
+  else
+    call('HSET', dead, unpack(call('HGETALL', job)))
+  end
+  call('HDEL', dead, 'dot', 'worker_name', 'started_at')
+  call('HSET', dead, 'data', '["' .. TASK .. '",null,["' .. id .. '"],{}]',
+    'description', 'mail ' .. id, 'status', 'failed', 'envelope', envelope,
+    'exc_info', why, 'ended_at', date, 'died', date)
+  call('ZADD', FAILED .. stream, 'inf', id)
+end
+
+local function mark(stream, id, execution, dot)
+  if not call('ZSCORE', STARTED .. stream, id .. ':' .. execution) then return '0' end
+  if call('EXISTS', JOB .. id) == 0 then return '0' end
+  call('HSET', JOB .. id, 'dot', dot)
+  return '1'
+end
+
+local function settle(at)
+  local after, stream, id, execution = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local envelope, dot, died_id = ARGV[at + 4], ARGV[at + 7], ARGV[at + 8]
+  local job, member = JOB .. id, id .. ':' .. execution
+  if after == 'keep' then
+    if not call('ZSCORE', STARTED .. stream, member) then return '0' end
+  elseif call('ZREM', STARTED .. stream, member) == 0 then
+    return '0'
+  end
+  if after == 'gone' and died_id == '' then
+    call('DEL', job, 'rq:results:' .. id)
+    return '1'
+  end
+  if call('EXISTS', job) == 0 then
+    call('ZREM', STARTED .. stream, member)
+    return '1'
+  end
+  if died_id ~= '' then
+    bury(stream, job, died_id, ARGV[at + 9], ARGV[at + 10], after == 'gone')
+    if after == 'gone' then
+      if died_id ~= id then call('DEL', 'rq:results:' .. id) end
+      return '1'
+    end
+  end
+  if envelope ~= '' then
+    call('HSET', job, 'envelope', envelope)
+    call('HDEL', job, 'died')
+  end
+  if dot == '' then call('HDEL', job, 'dot') else call('HSET', job, 'dot', dot) end
+  if after == 'defer' then
+    call('HSET', job, 'status', 'scheduled')
+    call('HDEL', job, 'worker_name', 'started_at')
+    call('ZADD', SCHEDULED .. stream, time + tonumber(ARGV[at + 5]), id)
+    call('ZADD', DEFERRED .. stream, ARGV[at + 6], id)
+  elseif after == 'back' then
+    heads[stream] = heads[stream] or {}
+    table.insert(heads[stream], id)
+  end
+  return '1'
+end
+
+local results, at = {}, 4
+while at <= #ARGV do
+  local fine, result
+  if ARGV[at] == 'mark' then
+    fine, result = pcall(mark, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
+    at = at + 5
+  else
+    fine, result = pcall(settle, at)
+    at = at + 11
+  end
+  results[#results + 1] = fine and result or '!'
+end
+for stream, ids in pairs(heads) do to_head(stream, ids) end
+results = table.concat(results)
+call('HSET', WORKER .. incarnation, 'flush', number, 'results', results)
+return {'done', results}

@@ -1,0 +1,39 @@
+-- ARGV: stream and id of jobs that have stood in a stock worker's intermediate list for long, ...
+-- Ends claims without an owner: of a worker no longer known, or of a stock worker whose time is
+-- up. Returns {jobs that came back, {stream, id, ... now standing in an intermediate list}}.
+local count, time = 0, now()
+for index = 1, #ARGV, 2 do
+  local stream, id = ARGV[index], ARGV[index + 1]
+  if call('LREM', QUEUE .. stream .. ':intermediate', 1, id) == 1 then
+    local status = call('HGET', JOB .. id, 'status')
+    if status and nowhere_else(stream, id, status) then count = count + to_head(stream, {id}) end
+  end
+end
+
+local standing = {}
+for _, stream in ipairs(all_streams()) do
+  local ids = {}
+  local claims = call('ZRANGE', STARTED .. stream, 0, -1, 'WITHSCORES')
+  for index = 1, #claims, 2 do
+    local id, execution = string.match(claims[index], '^([^:]+):(.+)$')
+    local ours = id and owner(execution)
+    local over
+    if claims[index + 1] == 'inf' then
+      over = not ours or call('HEXISTS', WORKERS, ours) == 0
+    else
+      over = tonumber(claims[index + 1]) < time
+    end
+    if over then
+      call('ZREM', STARTED .. stream, claims[index])
+      id = id or claims[index]
+      local status = call('HGET', JOB .. id, 'status')
+      if status and nowhere_else(stream, id, status) then ids[#ids + 1] = id end
+    end
+  end
+  count = count + to_head(stream, ids)
+  for _, id in ipairs(call('LRANGE', QUEUE .. stream .. ':intermediate', 0, 999)) do
+    standing[#standing + 1] = stream
+    standing[#standing + 1] = id
+  end
+end
+return {count, standing}
