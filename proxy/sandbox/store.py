@@ -175,7 +175,7 @@ class Store:
             text = f"Error code {trouble.number}: {trouble.text}"
             for email in trouble.recipients:
                 yield self._bounce("SMTPApiError", taken, email, "SMTP API error", text)
-        for email, wanted in checks.test_bounces(entry.delivered):
+        for email, wanted in checks.wanted_bounces(entry.delivered):
             kind = _BY_PLAIN_NAME.get(wanted.replace("_", "").lower(), "HardBounce")
             kind = "HardBounce" if kind == "SpamComplaint" else kind
             text = f"Test bounce event of type {kind}"
