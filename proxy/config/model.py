@@ -1,37 +1,82 @@
 """The configuration as frozen values: every key with its default (see franker.toml.example).
 
-Times are seconds, sizes are octets. Whatever reads a value here may rely on it being valid.
+Times are seconds, sizes are octets. Whatever reads a value here may rely on it being valid; what
+spans several tables is checked by `proxy.config.load` only (see `proxy.config.checks`).
 """
 
 import re
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from proxy.config.secrets import Secret, Secrets
-from proxy.config.units import Duration, Size
+from proxy.config.fields import (
+    Charset,
+    Count,
+    Host,
+    HostName,
+    HostPort,
+    ListenOn,
+    MailboxOrDomain,
+    Network,
+    OptionalDomain,
+    OptionalMailbox,
+    Port,
+    is_mailbox,
+    listed,
+)
+from proxy.config.rule import Rule
+from proxy.config.secrets import OneSecret, Secret, Secrets
+from proxy.config.section import Section
+from proxy.config.units import Duration, Size, SizeOrAuto
+
+__all__ = [
+    "STREAM_ID",
+    "Dead",
+    "Journal",
+    "Listen",
+    "ListenAddress",
+    "ListenTLS",
+    "Local",
+    "Log",
+    "Notify",
+    "Postmark",
+    "Redis",
+    "Retry",
+    "Rule",
+    "Settings",
+    "Stream",
+    "Worker",
+]
 
 STREAM_ID = re.compile(r"(?!pm-)[a-z][a-z0-9_-]{0,29}")
 """Postmark's rule for a message stream's id."""
 
+_STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")  # it names a queue and a label
+_LOCAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+_T = TypeVar("_T", bound=Hashable)
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+def _some_distinct(values: tuple[_T, ...]) -> tuple[_T, ...]:
+    if not values or len(set(values)) < len(values):
+        raise ValueError("a list of at least one, each only once")
+    return values
 
 
-class ListenTLS(_Section):
+class ListenTLS(Section):
     """Certificate and key offered to clients that insist on STARTTLS."""
 
     cert: Path
     key: Path
 
 
-class ListenAddress(_Section):
+class ListenAddress(Section):
     """One address to listen on: "127.0.0.1:25", "[::1]:25" or "unix:PATH"."""
 
-    address: str
-    allow: tuple[str, ...] | None = None  # None: what listen.allow says
+    address: ListenOn
+    allow: Annotated[tuple[Network, ...], BeforeValidator(listed)] | None = None
+    """None: what listen.allow says."""
     auth: Literal["", "accept"] = ""
     tls: ListenTLS | None = None
 
@@ -40,62 +85,120 @@ def _address(value: object) -> object:
     return {"address": value} if isinstance(value, str) else value
 
 
-class Listen(_Section):
+def _distinct_addresses(values: tuple[ListenAddress, ...]) -> tuple[ListenAddress, ...]:
+    addresses = [one.address for one in values if not one.address.endswith(":0")]
+    if len(set(addresses)) < len(addresses):
+        raise ValueError("each address only once")
+    return values
+
+
+class Listen(Section):
     """[listen]: where and from whom mail is taken."""
 
-    smtp: tuple[Annotated[ListenAddress, BeforeValidator(_address)], ...] = (
+    smtp: Annotated[
+        tuple[Annotated[ListenAddress, BeforeValidator(_address)], ...],
+        BeforeValidator(listed),
+        AfterValidator(_distinct_addresses),
+    ] = (
         ListenAddress(address="127.0.0.1:25"),
         ListenAddress(address="[::1]:25"),
     )
-    http: str = "127.0.0.1:9587"
-    allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    http: HostPort = "127.0.0.1:9587"
+    allow: Annotated[tuple[Network, ...], BeforeValidator(listed)] = ("127.0.0.0/8", "::1/128")
     max_message_size: Size = 10_000_000
-    max_connections: int = Field(default=500, ge=1)
-    max_recipients: int = Field(default=1000, ge=1)
+    max_connections: Count = 500
+    max_recipients: Count = 1000
     memory: Size = 48_000_000
-    charset: str = "windows-1252"
+    charset: Charset = "windows-1252"
 
 
-class Local(_Section):
+def _aliases(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError('a table such as { root = "admin@example.com" }')
+    table: dict[str, tuple[str, ...]] = {}
+    for name, targets in value.items():
+        to = listed(targets)
+        if not isinstance(to, list | tuple) or not to or not all(isinstance(t, str) for t in to):
+            raise ValueError(f'"{name}" needs an address, or a list of them')
+        if not _LOCAL_NAME.fullmatch(name):
+            raise ValueError(f'"{name}" is no name of a local user')
+        table[name] = tuple(to)
+    names = {name.lower() for name in table}
+    for name, targets in table.items():
+        for target in targets:
+            if not is_mailbox(target) and target.lower() not in names:
+                raise ValueError(
+                    f'"{name}" goes to "{target}", which is neither an address nor another alias'
+                )
+    return table
+
+
+class Local(Section):
     """[local]: mail for people of this host, as cron sends it."""
 
-    names: tuple[str, ...] = ()
-    domain: str = ""
-    from_: str = Field(default="", alias="from")
-    postmaster: str = ""
-    aliases: dict[str, str | tuple[str, ...]] = {}
+    names: Annotated[tuple[HostName, ...], BeforeValidator(listed)] = ()
+    domain: OptionalDomain = ""
+    from_: OptionalMailbox = Field(default="", alias="from")
+    postmaster: OptionalMailbox = ""
+    aliases: Annotated[dict[str, tuple[str, ...]], BeforeValidator(_aliases)] = Field(
+        default_factory=dict
+    )
     aliases_file: str = ""
 
 
-class Redis(_Section):
+_REDIS_URL = re.compile(r"(?:rediss?|unix|rediss?\+sentinel)://[^\s]+")
+
+
+def _redis_url(value: str) -> str:
+    if value and not _REDIS_URL.fullmatch(value):
+        raise ValueError(
+            "empty for a private server, or redis://HOST:PORT/0, rediss://HOST:PORT/0, "
+            "unix:///PATH, redis+sentinel://HOST:PORT,HOST:PORT/NAME"
+        )
+    userinfo, at, _ = value.partition("://")[2].rpartition("@")
+    if (at and ":" in userinfo) or re.search(r"[?&]password=", value):
+        raise ValueError("no password in the address; name its place in redis.password")
+    return value
+
+
+class Redis(Section):
     """[redis]: where mail is kept. An empty url means the private server under data_dir."""
 
-    url: str = ""
-    password: Secret = Secret(env="FRANKER_REDIS_PASSWORD")
+    url: Annotated[str, AfterValidator(_redis_url)] = ""
+    password: OneSecret = Secret(env="FRANKER_REDIS_PASSWORD")
     require_durable: bool = True
-    max_memory: Size | Literal["auto"] = "auto"
+    max_memory: SizeOrAuto = "auto"
 
 
-class Postmark(_Section):
+def _api_url(value: str) -> str:
+    if not re.fullmatch(
+        r"(?:https://[^\s/@?#]+|http://(?:127\.[0-9.]+|localhost|\[::1\])(?::\d+)?)(?:/[^\s@?#]*)?",
+        value,
+    ):
+        raise ValueError('an address such as "https://api.postmarkapp.com"; http:// on loopback')
+    return value
+
+
+AuthMechanism = Literal["PLAIN", "CRAM-MD5", "DIGEST-MD5", "LOGIN"]
+
+
+class Postmark(Section):
     """[postmark]: the far end."""
 
-    transactional_host: str = "smtp.postmarkapp.com"
-    broadcast_host: str = "smtp-broadcasts.postmarkapp.com"
-    ports: tuple[int, ...] = (587, 2525, 25)
-    connections: int = Field(default=10, ge=1)
+    transactional_host: Host = "smtp.postmarkapp.com"
+    broadcast_host: Host = "smtp-broadcasts.postmarkapp.com"
+    ports: Annotated[tuple[Port, ...], AfterValidator(_some_distinct)] = (587, 2525, 25)
+    connections: Count = 10
     ca_file: str = ""
-    auth: tuple[Literal["PLAIN", "CRAM-MD5", "DIGEST-MD5", "LOGIN"], ...] = (
-        "PLAIN",
-        "CRAM-MD5",
-        "DIGEST-MD5",
-        "LOGIN",
-    )
-    api_url: str = "https://api.postmarkapp.com"
-    verified: tuple[str, ...] = ()
+    auth: Annotated[
+        tuple[AuthMechanism, ...], BeforeValidator(listed), AfterValidator(_some_distinct)
+    ] = ("PLAIN", "CRAM-MD5", "DIGEST-MD5", "LOGIN")
+    api_url: Annotated[str, AfterValidator(_api_url)] = "https://api.postmarkapp.com"
+    verified: Annotated[tuple[MailboxOrDomain, ...], BeforeValidator(listed)] = ()
     unknown_outcome: Literal["resend", "hold"] = "resend"
 
 
-class Retry(_Section):
+class Retry(Section):
     """[retry]: how often a deferred recipient is tried again, and for how long."""
 
     first: Duration = 30.0
@@ -103,56 +206,114 @@ class Retry(_Section):
     horizon: Duration = 172_800.0
 
 
-class Worker(_Section):
+class Worker(Section):
     """[worker]: worker N of a host listens on this port + N - 1."""
 
-    http: str = "127.0.0.1:9588"
+    http: HostPort = "127.0.0.1:9588"
 
 
-class Log(_Section):
+class Notify(Section):
+    """[notify]: who hears of mail that dies or is late."""
+
+    to: OptionalMailbox = ""
+    from_: OptionalMailbox = Field(default="", alias="from")
+    stream: str = "outbound"
+    command: tuple[str, ...] = ()
+    repeat: Duration = 14_400.0
+    delay: Duration = 14_400.0
+
+
+class Journal(Section):
+    """[journal]: where mail is kept while Redis is away."""
+
+    max_size: Size = 1_000_000_000
+    disk_floor: Size = 200_000_000
+
+
+class Dead(Section):
+    """[dead]: how long and how much of dead mail is kept."""
+
+    keep: Duration = 2_592_000.0
+    max: Size = 200_000_000
+
+
+class Log(Section):
     """[log]: the form of the lines on stderr."""
 
     format: Literal["kv", "json"] = "kv"
     addresses: Literal["full", "domain"] = "full"
 
 
-class Stream(_Section):
-    """[streams.NAME]: one message stream of Postmark and the login for it."""
+_SERVER_TOKEN = Secret(env="POSTMARK_SERVER_TOKEN")
 
-    id: str = ""  # empty: the stream's name in the configuration
+
+def _stream_id(value: str) -> str:
+    if value and not STREAM_ID.fullmatch(value):
+        raise ValueError(
+            "Postmark's stream ids are 1 to 30 of a-z 0-9 - _, begin with a letter and not with pm-"
+        )
+    return value
+
+
+class Stream(Section):
+    """[streams.NAME]: one message stream of Postmark and the login for it.
+
+    A stream with neither token nor access_key uses $POSTMARK_SERVER_TOKEN: one server's API token
+    is good for all its streams. Either `token` or both keys are set, never all.
+    """
+
+    id: Annotated[str, AfterValidator(_stream_id)] = ""
+    """Postmark's id; empty: the stream's name in the configuration."""
     kind: Literal["transactional", "broadcast"] = "transactional"
     token: Secrets = ()
     access_key: Secrets = ()
     secret_key: Secrets = ()
     api_token: Secrets = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _server_token(cls, value: object) -> object:
+        keys = ("token", "access_key", "secret_key")
+        if isinstance(value, dict) and not any(key in value for key in keys):
+            return {**value, "token": _SERVER_TOKEN}
+        return value
 
-class Rule(_Section):
-    """[[rules]]: which mail it is, and what is done with it."""
-
-    name: str
-    sender: tuple[str, ...] = ()
-    recipient: tuple[str, ...] = ()
-    client: tuple[str, ...] = ()
-    user: tuple[str, ...] = ()
-    login: tuple[str, ...] = ()
-    subject: tuple[str, ...] = ()
-    stream: str = "outbound"
-    tag: str = ""
-    metadata: dict[str, str] = {}
-    from_: str = Field(default="", alias="from")
-    keep_id: bool = True
-    track_opens: bool | None = None
-    track_links: Literal["None", "HtmlAndText", "HtmlOnly", "TextOnly", ""] = ""
-    set_headers: dict[str, str] = {}
-    remove_headers: tuple[str, ...] = ()
-    owner: str = ""
-    expires: Duration | None = None
-    action: Literal["relay", "reject", "discard"] = "relay"
+    @model_validator(mode="after")
+    def _one_login(self) -> "Stream":
+        if self.token and (self.access_key or self.secret_key):
+            raise ValueError(
+                "one login: either token, or access_key and secret_key (an SMTP token)"
+            )
+        if not self.token and len(self.access_key) != len(self.secret_key):
+            raise ValueError("access_key and secret_key belong together, as many of each")
+        if not self.token and not self.access_key:
+            raise ValueError("a login: token, or access_key and secret_key (an SMTP token)")
+        return self
 
 
-class Settings(_Section):
-    """The whole configuration."""
+def _streams(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError("tables, each headed [streams.NAME]")
+    return value if "outbound" in value else {"outbound": Stream(), **value}
+
+
+def _stream_name(value: str) -> str:
+    if not _STREAM_NAME.fullmatch(value):
+        raise ValueError("a stream's name is 1 to 40 of A-Z a-z 0-9 - _, beginning with no - or _")
+    return value
+
+
+def _rules(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list of tables, each headed [[rules]]")
+    return tuple(
+        {"name": f"rule-{number}", **one} if isinstance(one, dict) else one
+        for number, one in enumerate(value, 1)
+    )
+
+
+class Settings(Section):
+    """The whole configuration. `streams` always has "outbound", where mail without a rule goes."""
 
     data_dir: Path = Path("/var/lib/franker")
     listen: Listen = Listen()
@@ -161,6 +322,11 @@ class Settings(_Section):
     postmark: Postmark = Postmark()
     retry: Retry = Retry()
     worker: Worker = Worker()
+    notify: Notify = Notify()
+    journal: Journal = Journal()
+    dead: Dead = Dead()
     log: Log = Log()
-    streams: dict[str, Stream] = {"outbound": Stream(token=(Secret(env="POSTMARK_SERVER_TOKEN"),))}
-    rules: tuple[Rule, ...] = ()
+    streams: Annotated[
+        dict[Annotated[str, AfterValidator(_stream_name)], Stream], BeforeValidator(_streams)
+    ] = Field(default_factory=lambda: {"outbound": Stream()})
+    rules: Annotated[tuple[Rule, ...], BeforeValidator(_rules)] = ()

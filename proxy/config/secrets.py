@@ -4,13 +4,18 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BeforeValidator, model_validator
+
+from proxy.config.section import Section
+
+_FORM = (
+    'a secret is never written here but named: { env = "NAME" }, { file = "PATH" } or '
+    '{ credential = "NAME" }'
+)
 
 
-class Secret(BaseModel):
+class Secret(Section):
     """Where one secret is found: an environment variable, a file, or a systemd credential."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     env: str = ""
     file: str = ""
@@ -19,9 +24,10 @@ class Secret(BaseModel):
     @model_validator(mode="after")
     def _exactly_one(self) -> "Secret":
         if sum(map(bool, (self.env, self.file, self.credential))) != 1:
-            raise ValueError(
-                'a secret is { env = "NAME" }, { file = "PATH" } or { credential = "NAME" }'
-            )
+            raise ValueError(f"exactly one place; {_FORM}")
+        # systemd hands credentials over as files of one folder: nothing may lead out of it.
+        if "/" in self.credential or self.credential in (".", ".."):
+            raise ValueError("a credential is the name that LoadCredential= gave it, not a path")
         return self
 
     @property
@@ -44,15 +50,25 @@ class Secret(BaseModel):
             path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / self.credential
         try:
             return path.read_text(encoding="utf-8").strip() or None
-        except (OSError, UnicodeDecodeError):
+        except (OSError, ValueError):
             return None
 
 
-def _listed(value: object) -> object:
+def _named(value: object) -> object:
+    if isinstance(value, Secret | dict):
+        return value
+    raise ValueError(_FORM)
+
+
+def _all_named(value: object) -> object:
     if value is None:
         return ()
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return tuple(_named(one) for one in values)
 
 
-Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_listed)]
+OneSecret = Annotated[Secret, BeforeValidator(_named)]
+"""Where one secret is found."""
+
+Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_all_named)]
 """One secret or a list of them, the first that is accepted being used (rotation)."""
