@@ -49,3 +49,18 @@ def deferred_key(stream: str) -> str:
 def fence_key(incarnation: str) -> str:
     """Return the hash that records a committing process's last batch (see commit.lua)."""
     return f"franker:commit:{incarnation}"
+
+
+def results_key(job_id: str) -> str:
+    """Return where RQ notes how its own runs of a job ended; it outlives the job."""
+    return f"rq:results:{job_id}"
+
+
+DISCARDED = "franker:discarded"
+"""The hash of recipients that were deleted by hand, by stream."""
+
+
+def stream_of(queue: str) -> str | None:
+    """Return the stream of a queue, named by its list or by RQ's name; None for a foreign one."""
+    name = queue.removeprefix("rq:queue:")
+    return name.removeprefix(QUEUE_PREFIX) if name.startswith(QUEUE_PREFIX) else None

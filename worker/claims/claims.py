@@ -60,7 +60,7 @@ class Claims:
         self._second = [name for name in streams if kinds.get(name) == "broadcast"]
         self._turn = 0
         self._held: dict[str, Claim] = {}
-        self._sent = self._dead = 0
+        self._gone = self._died = 0
         self._work = asyncio.Event()
         self._renewal = asyncio.Lock()
         self._me = new_registration(number)
@@ -161,10 +161,14 @@ class Claims:
         if settlement.then != "keep":
             self._held.pop(claim.id, None)
         if settlement.dead is not None:
-            self._dead += 1
+            self._died += 1
         elif settlement.then == "gone":
-            self._sent += 1
+            self._gone += 1
         return self._flusher.settle(claim, settlement)
+
+    def holds(self, claim: Claim) -> bool:
+        """Return False when the message is certainly no longer ours: this worker was reaped."""
+        return self._me.owns(claim.execution)
 
     def may_send(self) -> bool:
         """Return whether others still see this worker alive, so that a final dot may be sent."""
@@ -255,8 +259,7 @@ class Claims:
         return Claim(job_id, stream, execution, envelope, words[3], dot)
 
     def _facts(self) -> Facts:
-        current = next(iter(self._held), "")
-        return Facts(current_job=current, sent=self._sent, dead=self._dead)
+        return Facts(busy=bool(self._held), gone=self._gone, died=self._died)
 
     def _stop(self, job_id: str | None) -> None:
         for held in list(self._held):

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import zlib
+from base64 import b64encode
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -82,13 +84,15 @@ class Flusher:
     def settle(self, claim: Claim, settlement: Settlement) -> "asyncio.Future[bool]":
         """See `Claims.settle`."""
         left, dead, key = settlement.left, settlement.dead, (claim.id, claim.execution)
-        died: tuple[bytes | str, ...] = ("", b"", "")
+        died: tuple[bytes | str, ...] = ("", b"", "", b"")
         if dead is not None:
             split = self._splits.get(key, claim.envelope.dead) + 1
+            why = _why(dead)
             died = (
                 _died_id(claim, settlement, split),
                 encode_envelope(replace(dead, dead=0)),
-                _why(dead),
+                why,
+                b64encode(zlib.compress(why.encode())),  # RQ's form of a result
             )
             self._splits[key] = split
         if settlement.then != "keep":

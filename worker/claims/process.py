@@ -38,9 +38,13 @@ def has_ended(other: str) -> bool:
     except OSError:
         return False
     try:
-        state, since = _stat(pid)
-    except (FileNotFoundError, ProcessLookupError):
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
         return True
+    except OSError:
+        return False  # it lives, under another user
+    try:
+        state, since = _stat(pid)
     except (OSError, IndexError):
-        return False
+        return False  # it lives, but /proc hides it
     return since != started or state in "ZX"

@@ -20,12 +20,11 @@ _STRANDED_AFTER_S = 60.0  # as long as RQ gives a stock worker between pop and c
 
 @dataclass(slots=True)
 class Facts:
-    """What a worker tells about itself at each heartbeat."""
+    """What a worker tells about itself at each heartbeat: jobs that are gone, jobs with dead."""
 
-    current_job: str = ""
-    sent: int = 0
-    dead: int = 0
-    working_s: float = 0.0
+    busy: bool = False
+    gone: int = 0
+    died: int = 0
 
 
 class Pulse:
@@ -115,9 +114,9 @@ class Pulse:
             if has_ended(others[at + 2].decode())
         )
         for incarnation in sorted(dead):
-            struck, jobs = await self._link.ask(REAP, incarnation, counters[incarnation])
+            struck, jobs, name = await self._link.ask(REAP, incarnation, counters[incarnation])
             if struck:
-                events.worker_reaped(incarnation, jobs=jobs)
+                events.worker_reaped(name.decode(), jobs=jobs)
                 self._wake()
 
     async def _promote(self) -> None:
@@ -150,18 +149,15 @@ class Pulse:
 
 
 def _shown(facts: Facts, suspended: bool) -> list[str]:
-    state = "busy" if facts.current_job else "suspended" if suspended else "idle"
+    # No current_job: by the time a tool looks it up it is gone, and rq-dashboard fails on that.
+    state = "busy" if facts.busy else "suspended" if suspended else "idle"
     return [
         "last_heartbeat",
         rq_date(),
         "state",
         state,
-        "current_job",
-        facts.current_job,
         "successful_job_count",
-        str(facts.sent),
+        str(facts.gone),
         "failed_job_count",
-        str(facts.dead),
-        "total_working_time",
-        f"{facts.working_s:.3f}",
+        str(facts.died),
     ]

@@ -22,6 +22,7 @@ _NAMES = {
     "SCHEDULED": keys.scheduled_key(""),
     "FAILED": keys.failed_key(""),
     "DEFERRED": keys.deferred_key(""),
+    "RESULTS": keys.results_key(""),
     "QUEUE_NAME": keys.queue_name(""),
     "QUEUES": keys.QUEUES,
     "SUSPENDED": keys.SUSPENDED,
@@ -39,15 +40,14 @@ class Script:
 
     def __init__(self, name: str) -> None:
         names = "".join(f"local {key} = '{value}'\n" for key, value in _NAMES.items())
-        self.name = name
         self._text = "#!lua flags=allow-oom\n" + names + _text("common") + _text(name)
-        self._sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self.sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, redis: Redis, *args: bytes | str | float) -> Any:
         """Return what the script answers to `args`; raises what redis-py raises, never repeats."""
         execute: Callable[..., Awaitable[Any]] = redis.execute_command
         try:
-            return await execute("EVALSHA", self._sha, 0, *args)
+            return await execute("EVALSHA", self.sha, 0, *args)
         except NoScriptError:
             return await execute("EVAL", self._text, 0, *args)
 

@@ -66,7 +66,8 @@ local function all_streams()
   return streams
 end
 
--- Ends every claim of one incarnation and strikes it off; returns how many jobs came back.
+-- Ends every claim of one incarnation and strikes it off; returns how many jobs came back, and the
+-- name it had.
 local function strike(incarnation)
   local count = 0
   for _, stream in ipairs(all_streams()) do
@@ -93,5 +94,5 @@ local function strike(incarnation)
   call('HDEL', WORKERS, incarnation)
   call('HDEL', PROCESSES, incarnation)
   call('HDEL', GRANTS, incarnation)
-  return count
+  return count, name or incarnation
 end

@@ -1,7 +1,7 @@
--- ARGV: incarnation, number, date, then operations of 5 or 11 words:
+-- ARGV: incarnation, number, date, then operations of 5 or 12 words:
 --   mark   stream id execution dot
 --   gone|defer|back|keep
---          stream id execution envelope delay accepted_ms dot died_id died_envelope died_why words
+--          stream id execution envelope delay accepted_ms dot died_id died_envelope why why_packed
 -- Returns {word, results}: word done | gone (struck off) | late (a number below the last);
 -- results one letter an operation: 1 done, 0 the claim is no longer ours, ! refused by Redis.
 local incarnation, number, date = ARGV[1], ARGV[2], ARGV[3]
@@ -14,7 +14,7 @@ local heads = {}
 local time = now()
 
 -- Makes the dead job out of `job`: the job itself when nothing of it stays, else a copy.
-local function bury(stream, job, id, envelope, why, whole)
+local function bury(stream, job, id, envelope, why, packed, whole)
   while not whole and call('EXISTS', JOB .. id) == 1 do id = id .. '-1' end
   local dead = JOB .. id
   if whole then
@@ -33,6 +33,9 @@ local function bury(stream, job, id, envelope, why, whole)
     'description', 'mail ' .. id, 'status', 'failed', 'envelope', envelope,
     'exc_info', why, 'ended_at', date, 'died', date)
   call('ZADD', FAILED .. stream, 'inf', id)
+  -- Where RQ's tools look for the reason; a tool that deletes the job leaves this, for a year.
+  call('XADD', RESULTS .. id, 'MAXLEN', 10, '*', 'type', 2, 'worker_name', '', 'exc_string', packed)
+  call('EXPIRE', RESULTS .. id, 31536000)
 end
 
 local function mark(stream, id, execution, dot)
@@ -52,7 +55,7 @@ local function settle(at)
     return '0'
   end
   if after == 'gone' and died_id == '' then
-    call('DEL', job, 'rq:results:' .. id)
+    call('DEL', job, RESULTS .. id)
     return '1'
   end
   if call('EXISTS', job) == 0 then
@@ -60,9 +63,9 @@ local function settle(at)
     return '1'
   end
   if died_id ~= '' then
-    bury(stream, job, died_id, ARGV[at + 9], ARGV[at + 10], after == 'gone')
+    bury(stream, job, died_id, ARGV[at + 9], ARGV[at + 10], ARGV[at + 11], after == 'gone')
     if after == 'gone' then
-      if died_id ~= id then call('DEL', 'rq:results:' .. id) end
+      if died_id ~= id then call('DEL', RESULTS .. id) end
       return '1'
     end
   end
@@ -91,7 +94,7 @@ while at <= #ARGV do
     at = at + 5
   else
     fine, result = pcall(settle, at)
-    at = at + 11
+    at = at + 12
   end
   results[#results + 1] = fine and result or '!'
 end
