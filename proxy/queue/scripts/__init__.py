@@ -28,6 +28,8 @@ _NAMES = {
     "SCHEDULED": keys.scheduled_key("").removesuffix(keys.QUEUE_PREFIX),
     "FAILED": keys.failed_key("").removesuffix(keys.QUEUE_PREFIX),
     "DEFERRED": keys.deferred_key(""),
+    "RESULTS": keys.results_key(""),
+    "DISCARDED": keys.DISCARDED,
     "QUEUE_PREFIX": keys.QUEUE_PREFIX,
 }
 _PRELUDE = "".join(f"local {name} = '{value}'\n" for name, value in _NAMES.items())

@@ -1,0 +1,86 @@
+"""How much mail waits, for the metrics: counted in Redis, at most a few hundred ids looked at."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from proxy.mail.ids import LENGTH, accepted_ms
+from proxy.metrics.depths import Depth, QueueDepths
+from proxy.queue import keys
+
+FEED_EVERY_S = 5.0
+_LOOKED_AT = 100  # ids at either end of a queue
+
+
+async def read_depths(
+    redis: redis.asyncio.Redis, streams: Sequence[str], now: float
+) -> tuple[Depth, ...]:
+    """Return the depth of each of `streams` at `now` (seconds since 1970).
+
+    The oldest message is looked for at both ends of the queue (deferred ones come back at the
+    tail), among those being sent, and among the deferred. One that a person sent to be tried
+    again has a new clock, which its id does not tell: it is left out while it is queued.
+
+    Raises:
+        redis.exceptions.RedisError: Redis is away.
+    """
+    if not streams:
+        return ()
+    pipeline = redis.pipeline(transaction=False)
+    for stream in streams:
+        pipeline.llen(keys.queue_key(stream))
+        pipeline.zcard(keys.started_key(stream))
+        pipeline.zcard(keys.scheduled_key(stream))
+        pipeline.zcard(keys.failed_key(stream))
+        pipeline.lrange(keys.queue_key(stream), 0, _LOOKED_AT - 1)
+        pipeline.lrange(keys.queue_key(stream), -_LOOKED_AT, -1)
+        pipeline.zrange(keys.started_key(stream), 0, _LOOKED_AT - 1)
+        pipeline.zrange(keys.deferred_key(stream), 0, 0, withscores=True)
+    replies: list[Any] = await pipeline.execute()
+    depths = []
+    for stream in streams:
+        queued, started, deferred, dead, head, tail, claims, late = replies[:8]
+        del replies[:8]
+        times = [*_times(head), *_times(tail), *_times(claim.split(b":")[0] for claim in claims)]
+        times += [score for _, score in late if score > 0]
+        depths.append(
+            Depth(
+                stream,
+                {"queued": queued, "started": started, "deferred": deferred, "dead": dead},
+                max(0.0, now - min(times) / 1000) if times else 0.0,
+            )
+        )
+    return tuple(depths)
+
+
+def _times(ids: Iterable[bytes]) -> list[int]:
+    times = []
+    for job_id in ids:
+        if len(job_id) == LENGTH:
+            with contextlib.suppress(ValueError):
+                times.append(accepted_ms(job_id.decode()))
+    return times
+
+
+async def feed_depths(
+    shown: QueueDepths,
+    redis: redis.asyncio.Redis,
+    streams: Sequence[str],
+    *,
+    clock: Callable[[], float],
+    every: float = FEED_EVERY_S,
+) -> None:
+    """Show the depths of `streams`, read anew each `every` seconds, until cancelled.
+
+    `clock` returns the seconds since 1970. While Redis is away nothing is shown.
+    """
+    while True:
+        try:
+            shown.feed(await read_depths(redis, streams, clock()))
+        except (RedisError, OSError):
+            shown.forget()
+        await asyncio.sleep(every)

@@ -1,0 +1,229 @@
+"""What an operator may see of the queue, and do with it: list, show, retry, delete.
+
+Everything works while proxy and worker run. What changes the queue is one script for each bite of
+jobs, so that no job is ever in two places, or in none. All of it raises
+redis.exceptions.RedisError when Redis is away.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
+
+import redis.asyncio
+
+from proxy.log import events
+from proxy.queue import keys
+from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope, encode_envelope
+from proxy.queue.scripts import load
+
+State: TypeAlias = Literal["queued", "started", "deferred", "dead"]
+STATES: tuple[State, ...] = get_args(State)
+Retried: TypeAlias = Literal["retried", "queued", "sending", "changed", "absent"]
+Deleted: TypeAlias = Literal["deleted", "sending", "absent"]
+
+_BITE = 200
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One job as it stands. `envelope` is None when this version cannot read it.
+
+    `size` is in octets of the body; `due` is when a deferred one is tried again (seconds since
+    1970), else None.
+    """
+
+    id: str
+    stream: str
+    state: State
+    envelope: JobEnvelope | None
+    size: int
+    due: float | None = None
+
+
+async def known_streams(redis: redis.asyncio.Redis) -> tuple[str, ...]:
+    """Return the streams that have, or had, mail: those of the configuration may be fewer."""
+    names: set[bytes] = await _plain(redis).smembers(keys.QUEUES)
+    streams = (keys.stream_of(name.decode()) for name in names)
+    return tuple(sorted(stream for stream in streams if stream))
+
+
+async def entries(
+    redis: redis.asyncio.Redis,
+    streams: Sequence[str],
+    states: Sequence[State] = STATES,
+    *,
+    most: int | None = None,
+) -> AsyncIterator[Entry]:
+    """Yield the jobs of `streams` that are in one of `states`, each stream's in that order.
+
+    Queued ones come as they will be sent, deferred ones as they are due. At most `most` of each
+    stream and state. A job that ends, or is put elsewhere, meanwhile may be left out or come twice.
+    """
+    for stream in streams:
+        for state in states:
+            places = await _places(redis, stream, state, most)
+            for bite in _bites(places, _BITE):
+                pipeline = redis.pipeline(transaction=False)
+                for job_id, _ in bite:
+                    pipeline.hget(keys.job_key(job_id), "envelope")
+                    pipeline.hstrlen(keys.job_key(job_id), "body")
+                replies: list[Any] = await pipeline.execute()
+                for (job_id, due), envelope, size in zip(
+                    bite, replies[::2], replies[1::2], strict=True
+                ):
+                    if envelope is not None:
+                        yield Entry(job_id, stream, state, _readable(envelope), size, due)
+
+
+async def _places(
+    redis: redis.asyncio.Redis, stream: str, state: State, most: int | None
+) -> list[tuple[str, float | None]]:
+    last = -1 if most is None else most - 1
+    if most == 0:
+        return []
+    if state == "queued":
+        ids: list[bytes] = await _plain(redis).lrange(keys.queue_key(stream), 0, last)
+        return [(job_id.decode(), None) for job_id in ids]
+    if state == "started":
+        claims: list[bytes] = await _plain(redis).zrange(keys.started_key(stream), 0, last)
+        return [(claim.decode().partition(":")[0], None) for claim in claims]
+    if state == "dead":
+        ids = await _plain(redis).zrange(keys.failed_key(stream), 0, last)
+        return [(job_id.decode(), None) for job_id in ids]
+    scored = await _plain(redis).zrange(keys.scheduled_key(stream), 0, last, withscores=True)
+    return [(job_id.decode(), float(due)) for job_id, due in scored]
+
+
+def _readable(envelope: bytes) -> JobEnvelope | None:
+    try:
+        return decode_envelope(envelope)
+    except JobDecodeError:
+        return None
+
+
+async def find(redis: redis.asyncio.Redis, job_id: str) -> Entry | None:
+    """Return the job `job_id` as it stands; None when there is no such job (any more)."""
+    job = keys.job_key(job_id)
+    origin, status, envelope = await _plain(redis).hmget(job, ["origin", "status", "envelope"])
+    if origin is None or envelope is None:
+        return None
+    stream = keys.stream_of(origin.decode())
+    if stream is None:
+        return None
+    size: int = await _plain(redis).hstrlen(job, "body")
+    due: float | None = await _plain(redis).zscore(keys.scheduled_key(stream), job_id)
+    state = _STATES_OF_RQ.get((status or b"").decode(), "queued")
+    return Entry(job_id, stream, state, _readable(envelope), size, due)
+
+
+_STATES_OF_RQ: dict[str, State] = {
+    "queued": "queued",
+    "started": "started",
+    "scheduled": "deferred",
+    "failed": "dead",
+    "stopped": "dead",
+}
+
+
+async def read_body(redis: redis.asyncio.Redis, job_id: str) -> bytes | None:
+    """Return the message of a job as it goes to Postmark; None when there is no such job."""
+    body: bytes | None = await _plain(redis).hget(keys.job_key(job_id), "body")
+    return body
+
+
+async def dead_parts(redis: redis.asyncio.Redis, message_id: str) -> tuple[Entry, ...]:
+    """Return the dead jobs of one message: its recipients that died, in the order they did."""
+    streams = await known_streams(redis)
+    found = [
+        entry
+        async for entry in entries(redis, streams, ("dead",))
+        if entry.id.partition("-")[0] == message_id
+    ]
+    return tuple(found)
+
+
+async def retry(
+    redis: redis.asyncio.Redis, job_ids: Iterable[str], *, now: float
+) -> dict[str, Retried]:
+    """Put jobs at their queues' tails and return what became of each.
+
+    A dead one starts a new clock: no attempts, no age, its rule's time to expire anew. A deferred
+    one is only tried earlier.
+    """
+    script = redis.register_script(load("retry").text)
+    date = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    outcome: dict[str, Retried] = {}
+    for bite in _bites(list(dict.fromkeys(job_ids)), _BITE):
+        pipeline = redis.pipeline(transaction=False)
+        for job_id in bite:
+            pipeline.hget(keys.job_key(job_id), "envelope")
+        envelopes: list[bytes | None] = await pipeline.execute()
+        words: list[bytes | str] = [date]
+        for job_id, old in zip(bite, envelopes, strict=True):
+            words += [job_id, old or b"", _new_clock(old or b"", now)]
+        answers: list[bytes] = await script(args=words)
+        for job_id, answer in zip(bite, answers, strict=True):
+            outcome[job_id] = _one_of(answer.decode(), Retried)
+    return outcome
+
+
+def _new_clock(octets: bytes, now: float) -> bytes:
+    envelope = _readable(octets)
+    if envelope is None:
+        return octets  # a later version's: it goes as it is
+    expires_at = envelope.expires_at
+    if expires_at is not None:
+        expires_at = now + max(0.0, expires_at - envelope.accepted_at)
+    return encode_envelope(
+        replace(envelope, accepted_at=now, attempts=0, waited=0.0, expires_at=expires_at)
+    )
+
+
+async def delete(redis: redis.asyncio.Redis, job_ids: Iterable[str]) -> dict[str, Deleted]:
+    """Delete jobs for good and return what became of each; one that is being sent stays.
+
+    Each deletion is logged with its recipients: they are discarded by hand.
+    """
+    script = redis.register_script(load("delete").text)
+    outcome: dict[str, Deleted] = {}
+    for bite in _bites(list(dict.fromkeys(job_ids)), _BITE):
+        found = {job_id: await find(redis, job_id) for job_id in bite}
+        words: list[str | int] = []
+        for job_id, entry in found.items():
+            words += [job_id, len(entry.envelope.recipients) if entry and entry.envelope else 1]
+        answers: list[bytes] = await script(args=words)
+        for (job_id, entry), answer in zip(found.items(), answers, strict=True):
+            outcome[job_id] = _one_of(answer.decode(), Deleted)
+            if entry is not None and outcome[job_id] == "deleted":
+                envelope = entry.envelope
+                events.discarded(
+                    job_id,
+                    by="hand",
+                    stream=entry.stream,
+                    reverse_path=envelope.reverse_path if envelope else "",
+                    recipients=envelope.recipients if envelope else (),
+                )
+    return outcome
+
+
+async def discarded_by_hand(redis: redis.asyncio.Redis) -> dict[str, int]:
+    """Return how many recipients `delete` has discarded, ever, by stream."""
+    counts: dict[bytes, bytes] = await _plain(redis).hgetall(keys.DISCARDED)
+    return {stream.decode(): int(count) for stream, count in counts.items()}
+
+
+def _plain(redis: redis.asyncio.Redis) -> Any:
+    """Return `redis` without the library's types: they allow decoded replies, ours are octets."""
+    return redis
+
+
+def _one_of(word: str, words: Any) -> Any:
+    assert word in get_args(words), f"the script answered {word!r}"
+    return word
+
+
+def _bites(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

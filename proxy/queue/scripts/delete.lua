@@ -1,0 +1,26 @@
+-- Deletes jobs that wait or are dead; one that is being sent stays.
+-- ARGV: of each job its id and its recipients as they were read (for the count of what was
+-- discarded). Says for each: deleted, sending, absent.
+local words = {}
+for i = 1, #ARGV, 2 do
+  local id, recipients = ARGV[i], ARGV[i + 1]
+  local found = redis.call('HMGET', JOB .. id, 'origin', 'status')
+  local origin, word = found[1], 'absent'
+  if origin then
+    local apart = redis.call('ZREM', FAILED .. origin, id) + redis.call('ZREM', SCHEDULED .. origin, id)
+    if apart > 0 or found[2] ~= 'started' then
+      if apart == 0 then
+        redis.call('LREM', QUEUE .. origin, 1, id)
+      end
+      local stream = string.sub(origin, #QUEUE_PREFIX + 1)
+      redis.call('ZREM', DEFERRED .. stream, id)
+      redis.call('DEL', JOB .. id, RESULTS .. id)
+      redis.call('HINCRBY', DISCARDED, stream, recipients)
+      word = 'deleted'
+    else
+      word = 'sending'
+    end
+  end
+  words[#words + 1] = word
+end
+return words

@@ -1,0 +1,36 @@
+-- Puts dead and deferred jobs at their queues' tails, each whole or not at all.
+-- ARGV: now in RQ's form; then of each job its id, its envelope as it was read, its envelope anew.
+-- Says for each: retried, queued (already), sending, changed (look again), absent.
+local now = ARGV[1]
+local words = {}
+for i = 2, #ARGV, 3 do
+  local id, old, new = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local job = JOB .. id
+  local found = redis.call('HMGET', job, 'origin', 'envelope', 'status')
+  local origin, word = found[1], 'absent'
+  if origin and found[2] ~= old then
+    word = 'changed'
+  elseif origin then
+    local dead = redis.call('ZREM', FAILED .. origin, id) == 1
+    local late = redis.call('ZREM', SCHEDULED .. origin, id) == 1
+    if dead or late then
+      if string.sub(origin, 1, #QUEUE_PREFIX) == QUEUE_PREFIX then
+        redis.call('ZREM', DEFERRED .. string.sub(origin, #QUEUE_PREFIX + 1), id)
+      end
+      redis.call('HSET', job, 'status', 'queued', 'enqueued_at', now)
+      if dead then
+        redis.call('HSET', job, 'envelope', new)
+        redis.call('HDEL', job, 'died', 'exc_info', 'ended_at')
+        redis.call('DEL', RESULTS .. id)
+      end
+      redis.call('SADD', QUEUES, QUEUE .. origin)
+      redis.call('RPUSH', QUEUE .. origin, id)
+      redis.call('PUBLISH', WAKE_CHANNEL, origin)
+      word = 'retried'
+    else
+      word = found[3] == 'started' and 'sending' or 'queued'
+    end
+  end
+  words[#words + 1] = word
+end
+return words
