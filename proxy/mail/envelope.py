@@ -25,9 +25,11 @@ class Envelope:
     """One message's envelope as the client gave it.
 
     `reverse_path` is "" for the null one. `recipients` holds at least one forward-path, each
-    without angle brackets and source route, in the order given, duplicates left out.
+    without angle brackets and source route, in the order given, duplicates left out. `notify` is
+    false when the client wants no notice of failures (NOTIFY=NEVER, RFC 3461 §4.1).
     """
 
     reverse_path: str
     recipients: tuple[str, ...]
     client: Client
+    notify: bool = True

@@ -1,0 +1,162 @@
+"""The header of a message: one scan over octets, and the fields it found (RFC 5322 §2.2).
+
+The body is never looked at here. Fields that nobody touches come out octet by octet as they went
+in, but for white space between a name and its colon (RFC 5322 §4.5), which goes.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Field = tuple[bytes, bytes]
+"""A field's name as written, and all after its colon with its folding, but for the last CRLF."""
+
+LONGEST_HEADER = 262_144
+"""Octets that are looked through for the end of a header, so that memory stays bounded."""
+
+# With canonical line ends CR stands only before LF, so that "." may run over it and come back.
+_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*(?:\n[ \t].*)*)\r\n")
+_BEGINNING = re.compile(rb"[!-9;-~]+[ \t]*:|[ \t]")
+_FOLD = re.compile(rb"\r\n(?=[ \t])")
+
+
+class Header:
+    """The fields of one message, in order.
+
+    Names given to its methods are in lower case; names in the message compare without regard to
+    case. Fields put `on_top` come out first, in the order in which they were put there.
+    """
+
+    __slots__ = ("_fields", "_places", "_top")
+
+    def __init__(self, fields: list[Field]) -> None:
+        self._fields: list[Field | None] = [*fields]
+        self._top: list[Field] = []
+        self._places: dict[bytes, list[int]] = {}
+        for place, field in enumerate(fields):
+            name = field[0].lower()
+            if name in self._places:
+                self._places[name].append(place)
+            else:
+                self._places[name] = [place]
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[Field]:
+        yield from self._top
+        for field in self._fields:
+            if field is not None:
+                yield field
+
+    def names(self) -> list[bytes]:
+        """Return the names of the fields that came with the message, in lower case, each once."""
+        return list(self._places)
+
+    def count(self, name: bytes) -> int:
+        """Return how many fields have this name."""
+        return len(self._places.get(name, ()))
+
+    def field(self, name: bytes) -> Field | None:
+        """Return the first field of this name, as it is written."""
+        places = self._places.get(name)
+        return self._fields[places[0]] if places else None
+
+    def first(self, name: bytes) -> bytes | None:
+        """Return the value of the first field of this name, folded as it is."""
+        field = self.field(name)
+        return None if field is None else field[1]
+
+    def remove(self, name: bytes) -> bool:
+        """Remove all fields of this name; say whether there was one."""
+        places = self._places.pop(name, ())
+        for place in places:
+            self._fields[place] = None
+        return bool(places)
+
+    def keep_first(self, name: bytes) -> bool:
+        """Remove all fields of this name but the first; say whether there were more."""
+        places = self._places.get(name, [])
+        further = places[1:]
+        for place in further:
+            self._fields[place] = None
+        del places[1:]
+        return bool(further)
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Give the field of this name another value in its place, or add it: one is left.
+
+        `name` as it shall be written where it is new.
+        """
+        key = name.lower()
+        self.keep_first(key)
+        if key in self._places:
+            place = self._places[key][0]
+            old = self._fields[place]
+            self._fields[place] = (name if old is None else old[0], value)
+        else:
+            self.add(name, value)
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Add a field after all others; `name` as it shall be written."""
+        self._places.setdefault(name.lower(), []).append(len(self._fields))
+        self._fields.append((name, value))
+
+    def put_on_top(self, name: bytes, value: bytes) -> None:
+        """Add a field before all that came with the message; `name` as it shall be written."""
+        self._top.append((name, value))
+
+    def octets(self) -> bytes:
+        """Return all fields, without the empty line that ends a header."""
+        return b"".join([b"%b:%b\r\n" % field for field in self])
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A message taken apart: its fields, and where in `octets` its body begins.
+
+    `kinds` says what had to be overlooked: "mbox" (a `From ` line before the fields), "blank_line"
+    (fields and body with no empty line between them), "too_long" (no end of the header within
+    LONGEST_HEADER octets: nothing else here may be relied on).
+    """
+
+    fields: list[Field]
+    octets: bytes
+    body_at: int
+    kinds: tuple[str, ...]
+
+    @property
+    def body(self) -> bytes:
+        """The octets after the header."""
+        return self.octets[self.body_at :]
+
+
+def parse(octets: bytes) -> Parsed:
+    """Take apart a message with canonical line ends.
+
+    The header ends at an empty line, or before the first line that is no field and continues none
+    (as Postfix reads it).
+    """
+    at = 0
+    kinds: tuple[str, ...] = ()
+    if octets.startswith((b"From ", b">From ")):
+        at = octets.index(b"\r\n") + 2
+        kinds = ("mbox",)
+    fields: list[Field] = []
+    match = _FIELD.match
+    reach = at + LONGEST_HEADER
+    while (found := match(octets, at, reach)) is not None:
+        fields.append(found.groups())  # type: ignore[arg-type]  # both groups always take part
+        at = found.end()
+    if octets.startswith(b"\r\n", at):
+        return Parsed(fields, octets, at + 2, kinds)
+    if fields and reach < len(octets) and _BEGINNING.match(octets, at):
+        return Parsed(fields, octets, at, (*kinds, "too_long"))
+    return Parsed(fields, octets, at, (*kinds, "blank_line"))
+
+
+def unfolded(value: bytes) -> bytes:
+    """Return a field's value as one line, without the white space around it."""
+    if b"\r" in value:
+        value = _FOLD.sub(b"", value)
+    return value.strip(b" \t")
