@@ -1,0 +1,336 @@
+"""One login to one host: its connections and the claimed mail waiting for them.
+
+Event driven: whatever changes (mail offered, a transaction ended, a connection opened, a second
+passed) ends in `feed`, which starts all transactions that can be started. No task per message.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+
+from proxy import log
+from proxy.config.model import Settings
+from worker import ledger, relay
+from worker.claims import Claim, Claims, Settlement
+from worker.gate import Gate
+from worker.relay import Passage, Step
+from worker.route import Reason
+from worker.smarthost.connection import Connection
+from worker.smarthost.host import Budget, Logins, RouteClosed, Smarthost, Way
+from worker.smarthost.pool import Pool
+from worker.smarthost.transaction import Transaction, TransactionReplies
+from worker.verdict import Blame, Judgement, judge
+
+READY_PER_CONNECTION = 4
+"""Messages claimed for each connection: two on the wire, two to follow at once."""
+
+_HEARTBEAT_WAIT_S = 30.0
+_HEARTBEAT_POLL_S = 0.05
+_STOP_S = 10.0
+
+
+class Channel:
+    """All mail of the streams that share one login to one host."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        streams: Sequence[str],
+        way: Way,
+        smarthost: Smarthost,
+        budget: Budget,
+        claims: Claims,
+        *,
+        roomy: Callable[[], None],
+    ) -> None:
+        """Make a channel for `streams` (names in the configuration) by `way`.
+
+        `roomy` is called whenever mail could be claimed that could not before.
+        """
+        self.streams = tuple(streams)
+        self.gate = Gate(streams, time.monotonic)
+        self.octets = 0  # of the messages held
+        self._settings = settings
+        self._logins = Logins(way)
+        self._budget = budget
+        self._claims = claims
+        self._roomy = roomy
+        self._ready: deque[Passage] = deque()
+        self._in_flight: dict[str, Passage] = {}
+        self._landed = asyncio.Event()
+        self._landed.set()
+        self._stopped: set[str] = set()
+        self._closing = False
+        self._pool = Pool(
+            smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
+        )
+        budget.join(self)
+
+    # -- what the claiming loop and the budget ask ---------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """Messages claimed and not settled."""
+        return len(self._ready) + len(self._in_flight)
+
+    @property
+    def wants_connections(self) -> bool:
+        """Tell whether a share of the host's connections would be used."""
+        return bool(self._ready or self._in_flight)
+
+    @property
+    def open_connections(self) -> int:
+        """Connections open or being opened."""
+        return len(self._pool)
+
+    def room(self) -> int:
+        """Return how many more messages can be taken; 0 while the gate is closed."""
+        if self._closing:
+            return 0
+        if self.gate.reason is not None:
+            # Only a refusing route needs a message to be probed, and each time another one.
+            probe = self.gate.reason is Reason.REFUSING and self.gate.probe_due
+            return 1 if probe and not self.held else 0
+        capacity = self._width() * READY_PER_CONNECTION
+        room = capacity - self.held
+        # Few large claims cost less than many small ones: wait until a good part is free.
+        return room if room * 3 >= capacity or not self._ready else 0
+
+    def _width(self) -> int:
+        return self.gate.width(self._budget.allowed(self))
+
+    def offer(self, claims: Iterable[Claim], now: float) -> None:
+        """Take claimed messages; those past their `expires_at` at `now` (s since 1970) die here."""
+        for claim in claims:
+            self.octets += len(claim.body)
+            expires_at = claim.envelope.expires_at
+            passage = relay.begin(claim)
+            if claim.dot:
+                self._take_over(passage)
+            elif expires_at is not None and now > expires_at:
+                self._end(passage, relay.bury(passage, "it expired before it could be sent"))
+            else:
+                self._ready.append(passage)
+        self.feed()
+
+    def _take_over(self, passage: Passage) -> None:
+        """Go on with a message whose last transaction nobody knows the end of."""
+        claim = passage.claim
+        detail = "the worker that sent it ended before the reply came"
+        log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=detail)
+        step = relay.resume(passage, detail, self._settings.postmark.unknown_outcome)
+        if step is None:
+            self._ready.append(passage)
+        else:
+            self._end(passage, step)
+
+    # -- the dispatcher ------------------------------------------------------------------------
+
+    def feed(self) -> None:
+        """Start every transaction that can be started now, and open connections for the rest."""
+        if self.gate.reason in (None, Reason.REFUSING) and not self._closing:
+            self._start_ready()
+        if self.room():
+            self._roomy()
+
+    def _start_ready(self) -> None:
+        held_up = []  # messages that need a fresh connection must not stop those that do not
+        while self._ready:
+            passage = self._ready[0]
+            connection = self._pool.free(fresh=passage.wants_fresh)
+            if connection is not None:
+                self._ready.popleft()
+                self._start(connection, passage)
+            elif passage.wants_fresh:
+                held_up.append(self._ready.popleft())
+            else:
+                break
+        if held_up:
+            self._ready.extendleft(reversed(held_up))
+        if self._ready:
+            self._pool.grow(len(self._ready), self._width(), fresh=bool(held_up))
+
+    def _start(self, connection: Connection, passage: Passage) -> None:
+        claim, recipients = passage.claim, passage.next_recipients
+        self._in_flight[claim.id] = passage
+        self._landed.clear()
+        # Sent off with the envelope and awaited only before the dot: the mark costs no time.
+        marked = self._claims.mark(claim, recipients)
+        fresh = self._pool.is_fresh(connection)
+        replies = connection.submit(
+            Transaction(
+                passage.envelope.mail_from,
+                recipients,
+                claim.body,
+                before_dot=partial(self._may_send_dot, claim.id, marked),
+            )
+        )
+        replies.add_done_callback(partial(self._finished, connection, passage, recipients, fresh))
+
+    async def _may_send_dot(self, job_id: str, marked: Awaitable[bool]) -> bool:
+        if not await marked or job_id in self._stopped:
+            return False
+        deadline = time.monotonic() + _HEARTBEAT_WAIT_S
+        while not self._claims.may_send():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(_HEARTBEAT_POLL_S)
+        return True
+
+    def _finished(
+        self,
+        connection: Connection,
+        passage: Passage,
+        recipients: tuple[str, ...],
+        fresh: bool,
+        future: "asyncio.Future[TransactionReplies]",
+    ) -> None:
+        """Judge a transaction that ended, and go on."""
+        del self._in_flight[passage.claim.id]
+        self._pool.ended(connection)
+        replies = future.result()
+        judgement = judge(replies, recipients)
+        ledger.transaction(passage, connection.endpoint, replies, judgement)
+        self._settle(passage, judgement, replies, connection, fresh=fresh)
+        if not self._in_flight:
+            self._landed.set()
+        self.feed()
+
+    def _settle(
+        self,
+        passage: Passage,
+        judgement: Judgement,
+        replies: TransactionReplies,
+        connection: Connection,
+        *,
+        fresh: bool,
+    ) -> None:
+        retry = self._settings.retry
+        if passage.claim.id in self._stopped and not replies.dot_sent:
+            self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
+        elif self._closing and judgement.unknown:
+            self._give_back(passage, "the worker stops", dot=tuple(judgement.unknown))
+        elif self._against_route(passage, judgement, replies, connection):
+            if judgement.dead:
+                # To the end of the line: the next probe must be another message.
+                self._end(passage, relay.postpone(passage, judgement.reason, delay=retry.first))
+            else:
+                self._give_back(passage, judgement.reason)
+        else:
+            step = relay.advance(
+                passage,
+                judgement,
+                fresh=fresh,
+                retry=retry,
+                unknown_outcome=self._settings.postmark.unknown_outcome,
+                chance=random.random(),
+            )
+            self._end(passage, step, connection)
+
+    def _against_route(
+        self,
+        passage: Passage,
+        judgement: Judgement,
+        replies: TransactionReplies,
+        connection: Connection,
+    ) -> bool:
+        """Let gate and pool learn from a transaction; True: nothing of it was the message's."""
+        blame = judgement.blame
+        if replies.final is not None and replies.final.positive:
+            self._pool.avoid = None
+            self.gate.accepted()
+        elif blame is Blame.CREDENTIALS:
+            self._pool.retire(connection)
+            if self._logins.refused(self._pool.login_of(connection)) is None:
+                self._close_gate(Reason.CREDENTIALS, judgement.reason)
+            return True
+        elif blame is Blame.CONGESTION:
+            self.gate.narrow(self._pool.reached)
+        elif judgement.midway:
+            self._pool.avoid = connection.endpoint
+        refusal = judgement.refusal
+        if refusal is not None and judgement.dead:
+            closed = self.gate.reason is Reason.REFUSING
+            reply = f"{refusal.code} {refusal.enhanced}"
+            if self.gate.refused(passage.claim.id, reply) or closed:
+                self._close_gate(Reason.REFUSING, judgement.reason or str(refusal))
+                return True
+        return False
+
+    def _end(self, passage: Passage, step: Step, connection: Connection | None = None) -> None:
+        """Record one step: in the queue, the log and the metrics."""
+        self._claims.settle(passage.claim, step.settlement)
+        ledger.step(passage, step, connection.endpoint if connection else None)
+        if step.passage is None:
+            self._forget(passage)
+        elif self._closing or self.gate.reason is not None:
+            self._give_back(step.passage, "the route is closed")
+        else:
+            self._ready.appendleft(step.passage)
+
+    def _give_back(self, passage: Passage, why: str, dot: tuple[str, ...] = ()) -> None:
+        """Return a message to the head of its queue: nothing was its fault."""
+        self._claims.settle(passage.claim, Settlement("back", passage.envelope, dot=dot))
+        log.returned(passage.claim.id, stream=passage.claim.stream, detail=why)
+        self._forget(passage)
+
+    def _forget(self, passage: Passage) -> None:
+        self.octets -= len(passage.claim.body)
+        self._stopped.discard(passage.claim.id)
+
+    # -- the gate ------------------------------------------------------------------------------
+
+    def _close_gate(self, reason: Reason, detail: str) -> None:
+        self.gate.close(reason, detail)
+        while self._ready:
+            self._give_back(self._ready.pop(), f"the route is paused: {reason}")
+
+    def _opened(self) -> None:
+        if self.gate.reason is not Reason.REFUSING:
+            self.gate.open()
+        self.feed()
+
+    def _not_opened(self, closed: RouteClosed) -> None:
+        if closed.reason is Reason.UNREACHABLE and self._pool.reached:
+            # Others are open: the host is there and wants no more of us.
+            self.gate.narrow(self._pool.reached + 1)
+        elif not self._closing:
+            self._close_gate(closed.reason, closed.detail)
+
+    def tick(self) -> None:
+        """Do what time alone makes due; called about once a second."""
+        self._pool.tidy(time.monotonic(), self._width())
+        reason = self.gate.reason
+        if reason not in (None, Reason.REFUSING) and not self._pool.opening and not self._closing:
+            mended = reason is Reason.CREDENTIALS and self._logins.untried
+            if mended or self.gate.probe_due:
+                self._pool.open_one()
+        self.feed()
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def stop(self, job_id: str) -> None:
+        """Make a message a dead letter, unless its final dot is out: a person stopped it."""
+        for passage in self._ready:
+            if passage.claim.id == job_id:
+                self._ready.remove(passage)
+                self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
+                return
+        if job_id in self._in_flight:
+            self._stopped.add(job_id)
+
+    async def close(self) -> None:
+        """Finish what is on the wire, within 10 s, and give back what is not."""
+        self._closing = True
+        while self._ready:
+            self._give_back(self._ready.pop(), "the worker stops")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await self._landed.wait()
+        self._pool.abort("the worker stops")
+        await self._landed.wait()
+        await self._pool.close()

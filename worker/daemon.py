@@ -1,0 +1,190 @@
+"""The worker process: claims mail as its channels have room for it, until it is told to stop."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from proxy import log
+from proxy.config import Settings, usable_data_dir
+from proxy.metrics import relaying
+from proxy.web.server import HttpError, HttpServer, serve_http
+from worker.channel import Channel
+from worker.claims import Claim, Claims
+from worker.smarthost.host import Budget, Smarthost, Way, way_of
+from worker.smarthost.tls import TrustStore
+
+POLL_S = 1.0
+"""How long at most a message waits when its wake-up was lost."""
+
+HELD_OCTETS = 24_000_000
+"""Octets of messages in memory above which no more are claimed: one claim (4 MB or one message)
+goes beyond it at most."""
+
+_TICK_S = 0.5
+
+
+class Relay:
+    """All channels of a worker, fed from its claims."""
+
+    def __init__(self, settings: Settings, claims: Claims) -> None:
+        self._claims = claims
+        self._stopping = asyncio.Event()
+        self._roomy = asyncio.Event()
+        trust = TrustStore(settings.postmark.ca_file)
+        local_name = socket.gethostname()
+        ways: defaultdict[Way, list[str]] = defaultdict(list)
+        for name, stream in settings.streams.items():
+            ways[way_of(stream, settings.postmark)].append(name)
+        hosts = {way.host for way in ways}
+        smarthosts = {host: Smarthost(host, settings.postmark, trust, local_name) for host in hosts}
+        self._budgets = {host: Budget(lambda: claims.share) for host in hosts}
+        self.channels = [
+            Channel(
+                settings,
+                streams,
+                way,
+                smarthosts[way.host],
+                self._budgets[way.host],
+                claims,
+                roomy=self._roomy.set,
+            )
+            for way, streams in ways.items()
+        ]
+        self._by_stream = {
+            stream: channel for channel in self.channels for stream in channel.streams
+        }
+        claims.on_shutdown = self.stop
+        claims.on_stop_job = self._stop_job
+        claims.connections_in_use = lambda: max(budget.in_use for budget in self._budgets.values())
+
+    def stop(self) -> None:
+        """Claim no more and let `run` end."""
+        self._stopping.set()
+        self._roomy.set()
+        self._claims.wake()
+
+    async def stopped(self) -> None:
+        """Return when `stop` was called."""
+        await self._stopping.wait()
+
+    def _stop_job(self, job_id: str) -> None:
+        for channel in self.channels:
+            channel.stop(job_id)
+
+    def slots(self) -> dict[str, int]:
+        """Return how many messages of each stream could be taken now, where it is any.
+
+        A channel's room is divided among its streams, the first getting what is left over.
+        """
+        if sum(channel.octets for channel in self.channels) > HELD_OCTETS:
+            return {}
+        slots = {}
+        for channel in self.channels:
+            part, rest = divmod(channel.room(), len(channel.streams))
+            for stream in channel.streams:
+                slots[stream] = part + rest
+                rest = 0
+        return {stream: count for stream, count in slots.items() if count}
+
+    async def run(self) -> None:
+        """Claim and relay until `stop`; then finish what is on the wire and give back the rest."""
+        ticking = asyncio.create_task(self._tick(), name="tick")
+        try:
+            while not self._stopping.is_set():
+                await self._claim_once()
+        finally:
+            ticking.cancel()
+            await asyncio.gather(*(channel.close() for channel in self.channels))
+            await self._claims.close()
+
+    async def _claim_once(self) -> None:
+        self._roomy.clear()
+        slots = self.slots()
+        if not slots:
+            await self._roomy.wait()
+            return
+        claims = await self._claims.claim(slots)
+        if not claims:
+            await self._claims.wait_for_work(POLL_S)
+            return
+        by_channel: defaultdict[Channel, list[Claim]] = defaultdict(list)
+        for claim in claims:
+            by_channel[self._by_stream[claim.stream]].append(claim)
+        now = time.time()
+        for channel, mine in by_channel.items():
+            channel.offer(mine, now)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            for channel in self.channels:
+                channel.tick()
+
+    def ready(self) -> tuple[bool, str]:
+        """Tell whether mail can leave, and if not why."""
+        closed = [
+            f"{', '.join(channel.streams)}: {channel.gate.reason}"
+            for channel in self.channels
+            if channel.gate.reason is not None
+        ]
+        if self._claims.suspended:
+            closed.append("suspended by hand (rq resume ends it)")
+        return not closed, "; ".join(closed)
+
+
+def http_address(address: str, number: int) -> str:
+    """Return where worker `number` (1 and up) of a host listens: the port counts up."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + number - 1}" if port != "0" else address
+
+
+async def _serve_http(settings: Settings, number: int, relay: Relay) -> HttpServer | None:
+    async def ready() -> tuple[bool, str]:
+        return relay.ready()
+
+    if not settings.worker.http:
+        return None
+    address = http_address(settings.worker.http, number)
+    try:
+        return await serve_http(address, metrics=relaying.REGISTRY, ready=ready)
+    except HttpError as error:
+        log.notice(f"no metrics and no health check: {error}")
+        return None
+
+
+async def serve(settings: Settings, source: str, notices: Sequence[str], *, number: int) -> None:
+    """Run worker `number` of this host until SIGTERM, SIGINT or an RQ shutdown command."""
+    data_dir, notice = usable_data_dir(settings, os.environ)
+    for text in (*notices, *([notice] if notice else [])):
+        log.notice(text)
+    claims = Claims(settings, data_dir, list(settings.streams), number=number)
+    relay = Relay(settings, claims)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, relay.stop)
+    http = await _serve_http(settings, number, relay)
+    starting = asyncio.create_task(claims.start())
+    stopped = asyncio.create_task(relay.stopped())
+    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if starting.done():
+        starting.result()
+        log.started(
+            "worker",
+            name=claims.name,
+            config=source,
+            streams=",".join(settings.streams),
+            http=http.address if http else "-",
+        )
+        await relay.run()
+    else:
+        starting.cancel()
+    if http is not None:
+        with contextlib.suppress(Exception):
+            await http.close()
+    log.stopping("worker", detail="all that was claimed is settled or back in its queue")

@@ -1,0 +1,121 @@
+"""The account of what became of each recipient: log lines and metrics, from one place."""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cache
+
+from proxy import log
+from proxy.metrics import relaying
+from worker.relay import Passage, Step
+from worker.smarthost.endpoints import Endpoint
+from worker.smarthost.transaction import TransactionReplies
+from worker.verdict import Blame, Judgement
+
+
+@cache
+def _recipients(stream: str, verdict: str):  # type: ignore[no-untyped-def]  # Counter's child has no public type
+    return relaying.RECIPIENTS.labels(stream, verdict)
+
+
+@cache
+def _attempts(stream: str, port: int, result: str):  # type: ignore[no-untyped-def]  # as above
+    return relaying.RELAY_ATTEMPTS.labels(stream, str(port), result)
+
+
+@cache
+def _replies(code: int):  # type: ignore[no-untyped-def]  # as above
+    return relaying.UPSTREAM_REPLIES.labels(str(code))
+
+
+@cache
+def _duration(stream: str):  # type: ignore[no-untyped-def]  # as above
+    return relaying.DELIVERY_DURATION.labels(stream)
+
+
+@cache
+def _last_success(stream: str):  # type: ignore[no-untyped-def]  # as above
+    return relaying.LAST_SUCCESS.labels(stream)
+
+
+def transaction(
+    passage: Passage, endpoint: Endpoint, replies: TransactionReplies, judgement: Judgement
+) -> None:
+    """Count one transaction and its replies; log what gave no verdict on anybody."""
+    stream = passage.claim.stream
+    if judgement.unknown:
+        result = "unknown"
+        log.unknown(
+            passage.claim.id,
+            stream=stream,
+            recipients=tuple(judgement.unknown),
+            detail=judgement.reason,
+        )
+    elif judgement.sent:
+        result = "sent"
+    elif replies.broken:
+        result = "broken"
+    elif judgement.deferred:
+        result = "deferred"
+    else:
+        result = "refused"
+    _attempts(stream, endpoint.port, result).inc()
+    for reply in (replies.mail, replies.data, replies.final):
+        if reply is not None:
+            _replies(reply.code).inc()
+    for reply in replies.recipients.values():
+        _replies(reply.code).inc()
+    if judgement.blame is Blame.US:
+        relaying.DEFECTS.labels("relay").inc()
+
+
+def step(passage: Passage, step: Step, endpoint: Endpoint | None) -> None:
+    """Log and count what one step decided about recipients."""
+    claim, stream = passage.claim, passage.claim.stream
+    now = time.time()
+    age = max(0.0, now - claim.envelope.accepted_at)
+    if step.sent:
+        host, port = (endpoint.host, endpoint.port) if endpoint else ("", 0)
+        for reply, recipients in _by_reply(step.sent).items():
+            log.sent(
+                claim.id,
+                stream=stream,
+                recipients=recipients,
+                reply=reply,
+                host=host,
+                port=port,
+                seconds=age,
+            )
+        _last_success(stream).set(now)
+    for reply, recipients in _by_reply(step.dead).items():
+        log.dead(claim.id, stream=stream, recipients=recipients, reply=reply)
+    for reply, recipients in _by_reply(step.deferred).items():
+        attempts = step.settlement.left.attempts if step.settlement.left else 0
+        log.deferred(
+            claim.id,
+            stream=stream,
+            recipients=recipients,
+            reply=reply,
+            attempts=attempts,
+            delay=step.delay,
+        )
+    for verdict, addresses in (
+        ("sent", step.sent),
+        ("dead", step.dead),
+        ("deferred", step.deferred),
+    ):
+        if addresses:
+            _recipients(stream, verdict).inc(len(addresses))
+            if verdict != "deferred":
+                for _ in addresses:
+                    _duration(stream).observe(age)
+
+
+def _by_reply(replies: Mapping[str, str]) -> Mapping[str, tuple[str, ...]]:
+    if len(replies) == 1:
+        [(address, reply)] = replies.items()
+        return {reply: (address,)}
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for address, reply in replies.items():
+        groups[reply].append(address)
+    return {reply: tuple(addresses) for reply, addresses in groups.items()}
