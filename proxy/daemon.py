@@ -1,0 +1,192 @@
+"""The proxy process: `franker proxy`. Opens everything, says so, and ends it in order."""
+
+import asyncio
+import contextlib
+import errno
+import gc
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from proxy import log
+from proxy.config import Settings, usable_data_dir
+from proxy.listener import Intake, Limits, Listener
+from proxy.listener.sockets import BindError
+from proxy.log import systemd
+from proxy.metrics.intake import QUEUE_DEPTHS, REGISTRY
+from proxy.queue.commit import GroupCommit, group_commit
+from proxy.queue.connection import open_redis
+from proxy.queue.depths import feed_depths
+from proxy.submission import compile_policy
+from proxy.web import HttpServer, serve_http
+from proxy.web.server import HttpError
+
+_STORE_PATIENCE_S = 10.0  # READY is said at the latest then: mail hears 451, but it is heard
+_DEPTHS_TIMEOUT_S = 5.0
+_SPARE_FILES = 64  # descriptors beside those of the sessions
+
+
+class StartError(OSError):
+    """The proxy cannot start; the text is for the person who started it."""
+
+
+async def serve(
+    settings: Settings,
+    source: str,
+    notices: Sequence[str],
+    *,
+    ready: asyncio.Event | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Take mail until SIGTERM or SIGINT, or until `stop` is set.
+
+    `source` says where `settings` are from, `notices` what else should be said of them.
+    `ready` is set when everything is open and mail can be kept (or the store is late).
+
+    Raises:
+        StartError: an address cannot be listened on, a file named in the configuration not read.
+    """
+    log.setup(settings.log)
+    data_dir, moved = usable_data_dir(settings, os.environ)
+    for text in (*notices, moved):
+        if text:
+            log.notice(text)
+    _raise_file_limit(settings.listen.max_connections)
+    stopping = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            commit = await _open_store(settings, data_dir, stack)
+            listener = await _open_listener(settings, commit, stack)
+        except (BindError, ValueError, OSError) as error:
+            raise StartError(str(error)) from error
+        http = await _open_http(settings, commit, stack)
+        await _store_or_patience(commit, stopping)
+        # What is here now stays for good: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        log.started(
+            "proxy",
+            configuration=source,
+            smtp=" ".join(listener.names),
+            http=http.address if http is not None else "-",
+            data_dir=str(data_dir),
+        )
+        facts = [f"X_SMTP={' '.join(listener.names)}"]
+        if http is not None:
+            facts.append(f"X_HTTP={http.address}")
+        systemd.tell("READY=1", *facts)
+        if ready is not None:
+            ready.set()
+        await stopping.wait()
+        systemd.tell("STOPPING=1")
+        log.stopping("proxy", detail="asked to end")
+        await listener.close()
+
+
+async def _open_store(
+    settings: Settings, data_dir: Path, stack: contextlib.AsyncExitStack
+) -> GroupCommit:
+    commit = group_commit(settings, data_dir)
+    await commit.start()
+    stack.push_async_callback(commit.close)
+    reader = open_redis(settings, data_dir, timeout=_DEPTHS_TIMEOUT_S)
+    stack.push_async_callback(reader.aclose)
+    depths = asyncio.create_task(
+        feed_depths(QUEUE_DEPTHS, reader, tuple(settings.streams), clock=time.time),
+        name="queue depths",
+    )
+    stack.push_async_callback(_cancel, depths)
+    return commit
+
+
+async def _open_listener(
+    settings: Settings, commit: GroupCommit, stack: contextlib.AsyncExitStack
+) -> Listener:
+    hostname, names = await asyncio.to_thread(host_names)
+    policy = compile_policy(settings, host_names=names, aliases_text=read_aliases(settings))
+    wants_users = any(rule.user for rule in settings.rules)
+    intake = Intake(policy, commit, wants_users=wants_users)
+    listener = Listener(intake, Limits.of(settings.listen), hostname)
+    await listener.open(settings.listen, os.environ, log.notice)
+    stack.push_async_callback(listener.close, 0.0)
+    return listener
+
+
+async def _open_http(
+    settings: Settings, commit: GroupCommit, stack: contextlib.AsyncExitStack
+) -> HttpServer | None:
+    async def readiness() -> tuple[bool, str]:
+        return not commit.unready, commit.unready
+
+    try:
+        http = await serve_http(settings.listen.http, metrics=REGISTRY, ready=readiness)
+    except HttpError as error:
+        # Mail comes first: a port that another program has must not keep it out.
+        log.notice(f"listen.{error}; mail is taken without metrics")
+        return None
+    stack.push_async_callback(http.close)
+    return http
+
+
+async def _store_or_patience(commit: GroupCommit, stopping: asyncio.Event) -> None:
+    """Return when mail can be kept, when it has taken too long, or when we are to end."""
+    deadline = asyncio.get_running_loop().time() + _STORE_PATIENCE_S
+    while commit.unready and not stopping.is_set():
+        if asyncio.get_running_loop().time() > deadline:
+            log.notice(f"mail is answered with 451 for now: {commit.unready}")
+            return
+        await asyncio.sleep(0.01)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def host_names() -> tuple[str, tuple[str, ...]]:
+    """Return what this host calls itself in SMTP, and all names it has. May ask DNS."""
+    name = socket.gethostname()
+    full = socket.getfqdn(name)
+    if "." not in full or full.endswith((".arpa", "localdomain")):
+        full = name
+    names = dict.fromkeys(one.lower() for one in (full, name, name.partition(".")[0]) if one)
+    return full or "localhost", tuple(names)
+
+
+def read_aliases(settings: Settings) -> str:
+    """Return the text of `local.aliases_file`, "" when none is named.
+
+    Raises:
+        OSError: it is named and cannot be read.
+    """
+    if not settings.local.aliases_file:
+        return ""
+    try:
+        return Path(settings.local.aliases_file).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        why = error.strerror or os.strerror(error.errno or errno.EIO)
+        raise StartError(
+            f"local.aliases_file: {settings.local.aliases_file}: {why}"
+        ) from error  # fmt: skip
+
+
+def _raise_file_limit(connections: int) -> None:
+    """Be allowed as many open files as `connections` need, as far as the system lets us."""
+    wanted = connections + _SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+        if possible < wanted:
+            log.notice(
+                f"the system allows {possible} open files: fewer connections than the "
+                f"{connections} of listen.max_connections"
+            )

@@ -1,0 +1,81 @@
+"""What one address that we listen on offers, and to whom."""
+
+import asyncio
+import functools
+import ipaddress
+import ssl
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeAlias
+
+from proxy.listener.intake import Intake
+from proxy.listener.limits import Limits, Memory
+
+if TYPE_CHECKING:
+    from proxy.listener.protocol import SmtpProtocol
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Office:
+    """What all sessions of this process share: where mail goes in, and what may be held."""
+
+    def __init__(self, intake: Intake, limits: Limits, hostname: str) -> None:
+        self.intake = intake
+        self.limits = limits
+        self.hostname = hostname
+        self.memory = Memory(limits.memory)
+        self.sessions: set[SmtpProtocol] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.stopping = False
+
+
+class Door:
+    """One address: who may come in, and what EHLO says there.
+
+    `networks` None lets everybody in who can reach it (a unix socket's permissions decide).
+    """
+
+    def __init__(
+        self,
+        office: Office,
+        *,
+        networks: Iterable[str] | None,
+        auth: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.office = office
+        self.auth = auth
+        self.tls = tls
+        self._networks = None if networks is None else parse_networks(networks)
+        self.allows = functools.lru_cache(maxsize=4096)(self._allows)
+        name = office.hostname.encode("ascii", "replace")
+        self.greeting = b"220 %s ESMTP Franker\r\n" % name
+        self.helo = b"250 %s\r\n" % name
+        self.ehlo = self._ehlo(name, in_tls=False)
+        self.ehlo_in_tls = self._ehlo(name, in_tls=True)
+
+    def _ehlo(self, name: bytes, *, in_tls: bool) -> bytes:
+        words = [
+            name,
+            b"SIZE %d" % self.office.limits.message_size,
+            b"PIPELINING",
+            b"8BITMIME",
+            b"SMTPUTF8",
+        ]
+        if self.tls is not None and not in_tls:
+            words.append(b"STARTTLS")
+        if self.auth:
+            words.append(b"AUTH PLAIN LOGIN")
+        lines = b"".join(b"250-%s\r\n" % word for word in words)
+        return lines + b"250 ENHANCEDSTATUSCODES\r\n"
+
+    def _allows(self, address: str) -> bool:
+        if self._networks is None:
+            return True
+        host = ipaddress.ip_address(address)
+        return any(host in network for network in self._networks)
+
+
+def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Return the networks of an allow list; a bare address is a network of one."""
+    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)

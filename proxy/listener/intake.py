@@ -1,0 +1,140 @@
+"""From a message that has come whole to the reply: judge it, keep it, say so.
+
+The order that the promise hangs on: 250 is built only after `GroupCommit.commit` has returned.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from prometheus_client import Counter
+
+from proxy import log
+from proxy.listener import replies
+from proxy.mail.envelope import Envelope
+from proxy.mail.ids import new_id
+from proxy.metrics.intake import (
+    ACCEPT_DURATION,
+    DEFECTS,
+    MESSAGE_SIZE,
+    MESSAGES_ACCEPTED,
+    MESSAGES_DISCARDED,
+    MESSAGES_REFUSED,
+    MESSAGES_REPAIRED,
+)
+from proxy.queue.commit import GroupCommit, NotKept
+from proxy.queue.job import RelayJob
+from proxy.submission import (
+    Discarded,
+    Policy,
+    Refusal,
+    check_sender,
+    resolve_recipient,
+    submit,
+)
+
+_NOT_KEPT = {"away": (451, "4.3.0"), "full": (452, "4.3.1")}
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A message on its way into the queue; `ended_at` is the loop's time of its last octet."""
+
+    job: RelayJob
+    envelope: Envelope
+    repairs: tuple[str, ...]
+    ended_at: float
+
+
+class Intake:
+    """What every session hands its mail to."""
+
+    def __init__(self, policy: Policy, commit: GroupCommit, *, wants_users: bool = False) -> None:
+        self._policy = policy
+        self._commit = commit
+        self.wants_users = wants_users
+        """Whether a rule asks which local user a client is: finding out costs 20 µs a session."""
+        self._accepted: dict[str, Counter] = {}
+
+    def check_sender(self, reverse_path: str) -> Refusal | None:
+        """Judge what MAIL said."""
+        return check_sender(self._policy, reverse_path)
+
+    def check_recipient(self, address: str) -> Refusal | None:
+        """Judge what RCPT said."""
+        found = resolve_recipient(self._policy, address)
+        return found if isinstance(found, Refusal) else None
+
+    def decide(self, envelope: Envelope, content: bytes, ended_at: float) -> Decided | bytes:
+        """Return what is to be kept, or the reply when there is nothing to keep.
+
+        `content` is as `Content.take` gives it; `ended_at` the loop's time of its last octet.
+        """
+        now = time.time()
+        message_id = new_id(int(now * 1000))
+        outcome = submit(self._policy, envelope, content, message_id=message_id, now=now)
+        if isinstance(outcome, Refusal):
+            answer = replies.reply(outcome.code, outcome.enhanced, outcome.text)
+            self._refused(envelope, outcome.reason, answer)
+            return answer
+        if isinstance(outcome, Discarded):
+            MESSAGES_DISCARDED.labels(outcome.rule).inc()
+            log.discarded(
+                message_id,
+                by=f"rule {outcome.rule}",
+                reverse_path=envelope.reverse_path,
+                recipients=envelope.recipients,
+                client=envelope.client.address,
+            )
+            return replies.queued(message_id)
+        return Decided(outcome.job, envelope, outcome.repairs, ended_at)
+
+    async def keep(self, decided: Decided, loop: asyncio.AbstractEventLoop) -> bytes:
+        """Put the message on disk and return the reply: 250 only when it is there."""
+        job, envelope = decided.job, decided.envelope
+        try:
+            await self._commit.commit(job)
+        except NotKept as error:
+            code, enhanced = _NOT_KEPT.get(error.kind, (451, "4.3.0"))
+            answer = replies.reply(code, enhanced, error.text)
+            self._refused(envelope, f"store_{error.kind}", answer)
+            return answer
+        except Exception as error:
+            DEFECTS.labels("commit").inc()
+            log.defect("commit", error=error, message_id=job.id)
+            return replies.OUR_FAULT
+        seconds = loop.time() - decided.ended_at
+        self._count(job, decided.repairs, seconds)
+        log.kept(
+            job.id,
+            stream=job.stream,
+            rule=job.envelope.rule or "-",
+            reverse_path=envelope.reverse_path,
+            recipients=envelope.recipients,
+            size=len(job.body),
+            client=envelope.client.address,
+            seconds=seconds,
+        )
+        if decided.repairs:
+            log.repaired(job.id, kinds=decided.repairs)
+        return replies.queued(job.id)
+
+    def _count(self, job: RelayJob, repairs: tuple[str, ...], seconds: float) -> None:
+        accepted = self._accepted.get(job.stream)
+        if accepted is None:
+            accepted = self._accepted[job.stream] = MESSAGES_ACCEPTED.labels(job.stream)
+        accepted.inc()
+        ACCEPT_DURATION.observe(seconds)
+        MESSAGE_SIZE.observe(len(job.body))
+        for kind in repairs:
+            MESSAGES_REPAIRED.labels(kind).inc()
+
+    def _refused(self, envelope: Envelope, reason: str, answer: bytes) -> None:
+        MESSAGES_REFUSED.labels(reason).inc()
+        log.refused(
+            envelope.client.address,
+            reason=reason,
+            reply=replies.words(answer),
+            reverse_path=envelope.reverse_path,
+            recipients=envelope.recipients,
+        )

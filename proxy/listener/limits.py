@@ -1,0 +1,58 @@
+"""What the listener holds at most, and how long it waits."""
+
+from dataclasses import dataclass
+
+from proxy.config.model import Listen
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Octets, counts and seconds for every session.
+
+    `timeout` is how long a client may be silent (RFC 5321 §4.5.3.2.7: at least five minutes).
+    A message must also come at no less than `slowest` octets a second on the whole, once the first
+    `timeout` is over: whoever sends one octet a minute would hold memory for ever.
+    """
+
+    message_size: int = 10_000_000
+    recipients: int = 1000
+    connections: int = 500
+    memory: int = 48_000_000
+    timeout: float = 300.0
+    slowest: float = 1000.0
+    handshake: float = 30.0
+
+    @classmethod
+    def of(cls, listen: Listen) -> "Limits":
+        """Return the limits that `[listen]` sets."""
+        return cls(
+            message_size=listen.max_message_size,
+            recipients=listen.max_recipients,
+            connections=listen.max_connections,
+            memory=listen.memory,
+        )
+
+
+class Memory:
+    """Octets of messages in this process, over all sessions, from their arrival to our reply."""
+
+    __slots__ = ("held", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+    def fits(self, octets: int) -> bool:
+        """Return whether `octets` more could be held now."""
+        return self.held + octets <= self.limit
+
+    def take(self, octets: int) -> bool:
+        """Count `octets` more and return True, unless that would go over the limit."""
+        if self.held + octets > self.limit:
+            return False
+        self.held += octets
+        return True
+
+    def add(self, octets: int) -> None:
+        """Count `octets` that are there already, limit or not; negative gives back."""
+        self.held += octets
