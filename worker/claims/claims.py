@@ -21,11 +21,11 @@ from proxy.log import events
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
+from worker.claims.claim import Claim, Settlement
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
 from worker.claims.identity import Registration, new_registration, rq_date, rq_fields
 from worker.claims.link import Link, Weather
-from worker.claims.claim import Claim, Settlement
 from worker.claims.process import identity
 from worker.claims.pulse import Facts, Pulse
 from worker.claims.scripts import CLAIM, REAP, REGISTER

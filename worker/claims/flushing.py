@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from proxy.log import events
 from proxy.mail.ids import accepted_ms
 from proxy.queue.job import JobEnvelope, encode_envelope
+from worker.claims.claim import Claim, Settlement
 from worker.claims.identity import Registration, rq_date
 from worker.claims.link import Link
-from worker.claims.claim import Claim, Settlement
 from worker.claims.scripts import SETTLE
 
 _MOST = 500

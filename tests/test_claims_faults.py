@@ -1,0 +1,301 @@
+"""Claims while Redis is killed, stalled, or its replies are lost: nothing twice, nothing lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from proxy.config import Settings
+from proxy.queue import keys
+from tests.support.mail_queue import (
+    claim_all,
+    claims_on,
+    dead,
+    job,
+    put,
+    queued,
+    scheduled,
+    started,
+)
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
+from tests.support.wire import Wire, wire_to
+from worker.claims import Claims, Settlement
+from worker.claims import claims as module
+from worker.claims.scripts import BEAT, CLAIM, PROMOTE, REAP, REGISTER, SETTLE
+
+
+@asynccontextmanager
+async def claims_over_wire(server: RedisServer) -> AsyncIterator[tuple[Claims, Wire]]:
+    """Open claims whose connections can be broken, all scripts known to Redis."""
+    async with wire_to(server.socket, server.data_dir / "wire.sock") as wire:
+        settings = Settings.model_validate({"redis": {"url": wire.url}})
+        async with claims_on(server.data_dir, settings=settings) as claims:
+            client = server.client()
+            put(client)
+            [claim] = await claim_all(claims, 1)
+            await claims.settle(claim, Settlement("gone"))
+            yield claims, wire
+
+
+async def test_a_claim_whose_reply_is_lost_is_repeated_and_returns_the_same_messages(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        ids = put(client, 5)
+        wire.lose_reply_to(CLAIM.sha.encode())
+        got = await claims.claim({"outbound": 3})
+        assert wire.lost == 1
+        assert sorted(claim.id for claim in got) == ids[:3]
+        assert {claim.body for claim in got} == {b"Subject: hello\r\n\r\nhello\r\n"}
+        assert queued(client) == ids[3:]
+        assert [claim.id for claim in await claims.claim({"outbound": 5})] == ids[3:]
+
+
+async def test_messages_of_a_cancelled_claim_are_returned_by_the_next(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        ids = put(client, 2)
+        wire.hold_request(CLAIM.sha.encode())
+        claiming = asyncio.create_task(claims.claim({"outbound": 2}))
+        await wait_until(lambda: wire.held)
+        claiming.cancel()
+        await asyncio.gather(claiming, return_exceptions=True)
+        wire.release()
+        await wait_until(lambda: started(client) == ids)
+        assert sorted(claim.id for claim in await claims.claim({"outbound": 2})) == ids
+
+
+@pytest.mark.parametrize("served_meanwhile", [True, False])
+async def test_a_claim_that_lay_in_a_socket_takes_nothing_when_it_is_delivered_late(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, served_meanwhile: bool
+) -> None:
+    monkeypatch.setattr(module, "_ANSWER_S", 0.3)
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        ids = put(client, 1) if served_meanwhile else []
+        wire.hold_request(CLAIM.sha.encode())
+        first = await claims.claim({"outbound": 1})
+        assert [claim.id for claim in first] == ids
+        assert wire.held == 1
+        ids += put(client, 3)
+        if served_meanwhile:
+            wire.release()
+            await claims.settle(first[0], Settlement("gone"))
+            got = await claim_all(claims, 3)
+            assert [claim.id for claim in got] == ids[1:]
+        else:
+            # The late call takes one; nobody but the next call has its number, and returns it.
+            wire.release()
+            await wait_until(lambda: len(started(client)) == 1)
+            got = await claim_all(claims, 3)
+            assert sorted(claim.id for claim in got) == ids
+        assert queued(client) == []
+
+
+@pytest.mark.parametrize("then", ["gone", "defer", "back", "keep", "dead"])
+async def test_a_settle_whose_reply_is_lost_is_repeated_and_counts_once(
+    redis_server: RedisServer, then: str
+) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        [message_id] = put(client)
+        [claim] = await claims.claim({"outbound": 1})
+        settlement = {
+            "gone": Settlement("gone"),
+            "defer": Settlement("defer", delay=60),
+            "back": Settlement("back"),
+            "keep": Settlement("keep", claim.envelope, dead=claim.envelope),
+            "dead": Settlement("gone", dead=claim.envelope),
+        }[then]
+        wire.lose_reply_to(SETTLE.sha.encode())
+        assert await claims.settle(claim, settlement)
+        assert wire.lost == 1
+        assert scheduled(client) == ([message_id] if then == "defer" else [])
+        assert queued(client) == ([message_id] if then == "back" else [])
+        assert started(client) == ([message_id] if then == "keep" else [])
+        assert dead(client) == ([f"{message_id}-1"] if then in ("keep", "dead") else [])
+        assert len(client.keys("rq:job:*")) == {"gone": 0, "keep": 2}.get(then, 1)
+
+
+async def test_a_mark_whose_reply_is_lost_is_repeated_and_true(redis_server: RedisServer) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        [message_id] = put(client)
+        [claim] = await claims.claim({"outbound": 1})
+        wire.lose_reply_to(SETTLE.sha.encode())
+        assert await claims.mark(claim, ("you@example.net",))
+        assert wire.lost == 1
+        assert job(client, message_id)["dot"] == b'["you@example.net"]'
+
+
+async def test_a_mark_that_lay_in_a_socket_is_refused_after_what_followed_it(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ANSWER_S", 0.3)
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        put(client)
+        [claim] = await claims.claim({"outbound": 1})
+        wire.hold_request(SETTLE.sha.encode())
+        assert await claims.mark(claim, ("you@example.net",))
+        assert wire.held == 1
+        assert await claims.settle(claim, Settlement("keep"))
+        wire.release()
+        await wait_until(lambda: len(wire._tasks) <= 5)
+        assert await claims.settle(claim, Settlement("back"))
+        assert "dot" not in job(client, claim.id)
+
+
+@pytest.mark.parametrize("script", [BEAT, PROMOTE, REAP], ids=lambda script: script.sha[:4])
+async def test_lost_replies_to_upkeep_are_repeated_without_harm(
+    redis_server: RedisServer, script: object
+) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        [message_id] = put(client)
+        [claim] = await claims.claim({"outbound": 1})
+        name = claims.name
+        if script is REAP:
+            # A worker that was never here: nothing moves its counter.
+            client.hset("franker:workers", "ghost", 1)
+            client.hset("franker:processes", "ghost", "")
+            client.hset("franker:worker:ghost", mapping={"name": "ghost", "claim": 1, "flush": 1})
+            client.zrem(keys.started_key("outbound"), f"{message_id}:{claim.execution}")
+            client.zadd(keys.started_key("outbound"), {f"{message_id}:ghost-1": "inf"})
+        assert isinstance(script, type(BEAT))
+        wire.lose_reply_to(script.sha.encode())
+        if script is not REAP:
+            assert await claims.settle(claim, Settlement("defer", delay=0.1))
+        await wait_until(lambda: wire.lost == 1, 20)
+        await wait_until(lambda: queued(client) == [message_id])
+        await wait_until(claims.may_send)
+        assert claims.name == name
+
+
+async def test_a_lost_reply_to_the_registration_registers_once(redis_server: RedisServer) -> None:
+    client = redis_server.client()
+    async with wire_to(redis_server.socket, redis_server.data_dir / "wire.sock") as wire:
+        settings = Settings.model_validate({"redis": {"url": wire.url}})
+        async with claims_on(redis_server.data_dir, settings=settings):
+            pass  # so that Redis knows the script
+        wire.lose_reply_to(REGISTER.sha.encode())
+        async with claims_on(redis_server.data_dir, settings=settings):
+            assert wire.lost == 1
+            assert client.hlen("franker:workers") == 1
+            assert client.scard("rq:workers") == 1
+
+
+async def test_settles_wait_for_a_killed_redis_and_are_written_when_it_is_back(
+    redis_server: RedisServer,
+) -> None:
+    put(redis_server.client(), 3)
+    async with claims_on(redis_server.data_dir) as claims:
+        first, second, third = await claim_all(claims, 3)
+        redis_server.kill()
+        marked = claims.mark(first, ("you@example.net",))
+        gone = claims.settle(second, Settlement("gone"))
+        deferred = claims.settle(third, Settlement("defer", delay=60))
+        claiming = asyncio.create_task(claims.claim({"outbound": 1}))
+        await wait_until(lambda: not claims.may_send(), 15)
+        assert not any(each.done() for each in (marked, gone, deferred, claiming))
+        redis_server.start()
+        assert [await marked, await gone, await deferred] == [True, True, True]
+        assert await claiming == []
+        await wait_until(claims.may_send)
+        client = redis_server.client()
+        assert started(client) == [first.id]
+        assert scheduled(client) == [third.id]
+        assert not client.exists(keys.job_key(second.id))
+
+
+async def test_a_worker_starts_as_soon_as_redis_does(redis_server: RedisServer) -> None:
+    redis_server.kill()
+    claims = Claims(Settings(), redis_server.data_dir, ("outbound",), number=1)
+    starting = asyncio.create_task(claims.start())
+    done, _ = await asyncio.wait([starting], timeout=0.2)
+    assert not done
+    redis_server.start()
+    await asyncio.wait_for(starting, 10)
+    assert claims.share == 10
+    await claims.close()
+
+
+async def test_closing_while_redis_is_away_ends(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_GOODBYE_S", 0.2)
+    put(redis_server.client())
+    claims = Claims(Settings(), redis_server.data_dir, ("outbound",), number=1)
+    await claims.start()
+    [claim] = await claim_all(claims, 1)
+    redis_server.kill()
+    await asyncio.wait_for(claims.close(give_back=[claim]), 10)
+
+
+async def test_the_outage_of_redis_is_said_once_and_its_return_once(
+    redis_server: RedisServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with claims_on(redis_server.data_dir) as claims:
+        redis_server.kill()
+        await wait_until(lambda: not claims.may_send(), 15)
+        redis_server.start()
+        await wait_until(claims.may_send)
+    log = capfd.readouterr().err
+    assert (log.count(" store_away "), log.count(" store_back")) == (1, 1)
+
+
+async def test_redis_killed_at_random_moments_under_load_loses_and_doubles_nothing(
+    redis_server: RedisServer,
+) -> None:
+    ids = put(redis_server.client(), 400)
+    seen: list[str] = []
+    async with claims_on(redis_server.data_dir) as claims:
+
+        async def relay() -> None:
+            while len(seen) < len(ids):
+                for claim in await claims.claim({"outbound": 10}):
+                    assert await claims.mark(claim, claim.envelope.recipients)
+                    assert await claims.settle(claim, Settlement("gone"))
+                    seen.append(claim.id)
+
+        relaying = asyncio.create_task(relay())
+        for done in (50, 150, 250):
+            await wait_until(lambda done=done: len(seen) >= done or relaying.done(), 60)
+            redis_server.kill()
+            redis_server.start()
+        await asyncio.wait_for(relaying, 60)
+    assert sorted(seen) == ids
+    assert not redis_server.client().keys("rq:job:*")
+
+
+@pytest.mark.slow
+async def test_a_redis_that_stalls_makes_nobody_reap_anybody(
+    redis_server: RedisServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(redis_server.client(), 2)
+    async with (
+        claims_on(redis_server.data_dir) as one,
+        claims_on(redis_server.data_dir, number=2) as two,
+    ):
+        [first] = await claim_all(one, 1)
+        [second] = await claim_all(two, 1)
+        names = (one.name, two.name)
+        redis_server.pause()
+        try:
+            settled = two.settle(second, Settlement("gone"))
+            await wait_until(lambda: not one.may_send() and not two.may_send(), 15)
+            # Longer than a worker lives without a heartbeat.
+            done, _ = await asyncio.wait([settled], timeout=6)
+            assert not done
+        finally:
+            redis_server.resume()
+        assert await settled
+        await wait_until(lambda: one.may_send() and two.may_send())
+        assert await one.mark(first, ("you@example.net",))
+        assert (one.name, two.name) == names
+    assert "worker_reaped" not in capfd.readouterr().err
