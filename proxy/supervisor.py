@@ -121,7 +121,10 @@ class Supervisor:
         if said.get("READY") == "1":
             part.ready = True
         self._run_file.write({p.name: {"pid": str(p.pid), **p.facts} for p in self._parts})
-        if not self._announced and all(p.ready for p in self._parts):
+        if not self._announced and all(p.ready for p in self._parts if p.name != "redis"):
+            # Redis says nothing of itself; that the others are ready says it.
+            for each in self._parts:
+                each.ready = True
             self._announced = True
             sys.stdout.write(welcome({p.name: p.facts for p in self._parts}))
             sys.stdout.flush()
@@ -250,8 +253,19 @@ class RunFile:
         os.ftruncate(self._fd, len(text))
 
 
-_SHARED = ("FRANKER_DATA_DIR", "FRANKER_REDIS__URL")
-"""What `run` has decided and a command must know to find the same store. No secrets."""
+_SHARED = (
+    "FRANKER_DATA_DIR",
+    "FRANKER_REDIS__URL",
+    "FRANKER_POSTMARK__TRANSACTIONAL_HOST",
+    "FRANKER_POSTMARK__BROADCAST_HOST",
+    "FRANKER_POSTMARK__PORTS",
+    "FRANKER_POSTMARK__CA_FILE",
+    "FRANKER_POSTMARK__API_URL",
+    "FRANKER_STREAMS",
+    "FRANKER_SANDBOX_TOKEN",
+)
+"""What a command must know to find the same store and the same far end. None is a secret: the
+stand-in's token opens nothing else."""
 
 
 def welcome(facts: dict[str, dict[str, str]]) -> str:

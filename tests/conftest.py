@@ -2,10 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.redis_server import RedisServer, new_data_dir, remove_data_dir
+
+if TYPE_CHECKING:
+    from tests.support.office import Office
+    from tests.support.tap import Tap
 
 
 @pytest.fixture
@@ -23,3 +28,26 @@ def redis_server(data_dir: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def office() -> Iterator["Office"]:
+    """Everything at work, as `franker run` starts it, relaying to a stand-in for Postmark."""
+    from tests.support.far_end import background_far_end
+    from tests.support.office import Office
+
+    folder = new_data_dir()
+    with background_far_end() as far_end:
+        at_work = Office(folder, far_end)
+        yield at_work
+        at_work.close()
+    remove_data_dir(folder)
+
+
+@pytest.fixture
+def tap(office: "Office") -> Iterator["Tap"]:
+    """A wire to the office's listener that writes down what a client sends."""
+    from tests.support.tap import Tap
+
+    with Tap(office.smtp_port) as wire:
+        yield wire

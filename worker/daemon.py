@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from proxy import log
 from proxy.config import Settings, usable_data_dir
+from proxy.log import systemd
 from proxy.metrics import relaying
 from proxy.web.server import HttpError, HttpServer, serve_http
 from worker.channel import Channel
@@ -181,6 +182,7 @@ async def serve(settings: Settings, source: str, notices: Sequence[str], *, numb
             streams=",".join(settings.streams),
             http=http.address if http else "-",
         )
+        systemd.tell("READY=1", *([f"X_HTTP={http.address}"] if http else []))
         await relay.run()
     else:
         starting.cancel()

@@ -1,0 +1,176 @@
+"""`franker check`: can mail be kept, and can it leave?"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from proxy.cli.host import Host, find_host
+from proxy.cli.options import EX_FAILED, config_option, example, json_option, print_json
+
+if TYPE_CHECKING:
+    from worker.smarthost.endpoints import Endpoint
+    from worker.smarthost.sasl import Login
+
+_TIMEOUT_S = 5.0
+_DAY_S = 86_400.0
+_SOON_DAYS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. Only `state` "failed" makes the command fail."""
+
+    what: str  # "configuration", "store", "stream NAME"
+    where: str
+    state: Literal["ok", "note", "failed"]
+    detail: str
+    certificate_days: int | None = None
+
+
+@click.command(
+    epilog=example(
+        "franker check", "franker check --json | jq '.[] | select(.state == \"failed\")'"
+    )
+)
+@config_option
+@json_option
+def check(config: Path | None, as_json: bool) -> None:
+    """Look whether mail can be kept and whether it can leave; send nothing.
+
+    Configuration, store, and for each stream and port: connection, STARTTLS, certificate, login.
+    A stream needs one port that works: the others are noted. Fails with 1 when mail cannot be kept
+    or a stream's mail cannot leave.
+    """
+    host = find_host(config)
+    findings = [
+        Finding("configuration", host.source, "ok", "read"),
+        *(Finding("configuration", host.source, "note", notice) for notice in host.notices),
+        *asyncio.run(_look(host)),
+    ]
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            click.echo(f"{finding.state:6}  {finding.what}  {finding.where}: {finding.detail}")
+    if any(finding.state == "failed" for finding in findings):
+        sys.exit(EX_FAILED)
+
+
+async def _look(host: Host) -> list[Finding]:
+    found = await asyncio.gather(
+        _store(host), *(_stream(host, name) for name in host.settings.streams)
+    )
+    return [finding for group in found for finding in group]
+
+
+async def _store(host: Host) -> list[Finding]:
+    import redis.exceptions
+
+    from proxy.queue.connection import open_redis, target
+    from proxy.queue.durability import judge
+    from proxy.queue.store import StoreConnection
+
+    try:
+        where = target(host.settings, host.data_dir)
+        client = open_redis(host.settings, host.data_dir, timeout=_TIMEOUT_S)
+    except ValueError as error:
+        return [Finding("store", host.settings.redis.url, "failed", str(error))]
+    name = f"private Redis in {host.data_dir}"
+    if host.settings.redis.url:
+        name = where.service or where.url.rpartition("@")[2]
+    connection = StoreConnection(client)
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            await connection.open(())
+            info = await connection.info()
+            judged = judge(await connection.settings(), info, replicated=bool(where.sentinels))
+    except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+        hint = "" if host.settings.redis.url else "; `franker run` or `franker redis` starts it"
+        return [Finding("store", name, "failed", f"no answer: {error or 'timed out'}{hint}")]
+    finally:
+        await connection.close()
+        await client.aclose()
+    used = f"{int(info.get('used_memory', '0')) / 1e6:.1f} MB in use"
+    if judged.durable:
+        return [Finding("store", name, "ok", f"durable, {used}")]
+    if host.settings.redis.require_durable:
+        return [Finding("store", name, "failed", f"not durable, no mail is taken: {judged.reason}")]
+    return [Finding("store", name, "note", f"not durable, as allowed: {judged.reason}; {used}")]
+
+
+async def _stream(host: Host, name: str) -> list[Finding]:
+    """Try every port of one stream."""
+    from worker.smarthost.endpoints import Endpoint
+    from worker.smarthost.host import way_of
+
+    way = way_of(host.settings.streams[name], host.settings.postmark)
+    logins = way.logins()
+    ports = host.settings.postmark.ports
+    found = list(
+        await asyncio.gather(
+            *(_port(host, name, Endpoint(way.host, port), logins) for port in ports)
+        )
+    )
+    if not logins:
+        lacking = f"no login, its mail waits: {way.names} is not set"
+        return [*found, Finding(f"stream {name}", way.host, "failed", lacking)]
+    if all(finding.state == "failed" for finding in found):
+        return found
+    # One port is enough; clouds block 25.
+    return [
+        replace(finding, state="note", detail=f"{finding.detail} (another port works)")
+        if finding.state == "failed"
+        else finding
+        for finding in found
+    ]
+
+
+async def _port(
+    host: Host, stream: str, endpoint: "Endpoint", logins: Sequence["Login"]
+) -> Finding:
+    """Connect, STARTTLS, log in by the first credential that is accepted, and leave."""
+    import socket
+
+    from worker.smarthost.connection import connect
+    from worker.smarthost.replies import ConnectFailure
+    from worker.smarthost.tls import TrustStoreUnusable, client_context
+    from worker.verdict import Blame, judge_connect
+
+    what, where = f"stream {stream}", str(endpoint)
+    refused: list[str] = []
+    for login in logins or (None,):
+        try:
+            connection = await connect(
+                endpoint,
+                login,
+                tls=client_context(host.settings.postmark.ca_file),
+                auth=host.settings.postmark.auth,
+                local_hostname=socket.gethostname(),
+                command_timeout=_TIMEOUT_S * 2,
+            )
+        except TrustStoreUnusable as error:
+            return Finding(what, where, "failed", str(error))
+        except ConnectFailure as failure:
+            days = _days_left(failure.certificate_expiry)
+            if login is not None and judge_connect(failure) is Blame.CREDENTIALS:
+                refused.append(f"{login.name}: {failure}")
+                continue
+            return Finding(what, where, "failed", str(failure), days)
+        days = _days_left(connection.certificate_expiry)
+        await connection.close()
+        steps = ["STARTTLS verified", f"certificate ends in {days} days"]
+        steps.append(f"login by {login.name} accepted" if login else "no login tried")
+        soon = days is not None and days < _SOON_DAYS
+        state: Literal["ok", "note"] = "note" if soon or refused else "ok"
+        return Finding(what, where, state, ", ".join([*steps, *refused]), days)
+    return Finding(what, where, "failed", "; ".join(refused))
+
+
+def _days_left(expiry: float | None) -> int | None:
+    return None if expiry is None else int((expiry - time.time()) // _DAY_S)
