@@ -89,21 +89,31 @@ def _listen_address(value: str) -> str:
     return value
 
 
-def _network(value: str) -> str:
+def network(value: str) -> str:
+    """Return `value` if it is a network or address as clients are matched with.
+
+    Raises:
+        ValueError: it is none, has bits set beyond its length, or means IPv4 in IPv6's clothes.
+    """
     try:
-        network = ipaddress.ip_network(value, strict=False)
+        found = ipaddress.ip_network(value, strict=False)
     except ValueError:
         raise ValueError(
             'a network is written as "127.0.0.0/8" or "::1/128", one host as "10.0.0.7"'
         ) from None
-    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped:
+    if isinstance(found, ipaddress.IPv6Network) and found.network_address.ipv4_mapped:
         raise ValueError(
             "clients in ::ffff: are matched as IPv4; write the IPv4 network, such as "
-            f'"{network.network_address.ipv4_mapped}"'
+            f'"{_as_ipv4(found)}"'
         )
-    if "/" in value and ipaddress.ip_address(value.partition("/")[0]) != network.network_address:
-        raise ValueError(f'the network that holds this address is written "{network}"')
+    if "/" in value and ipaddress.ip_address(value.partition("/")[0]) != found.network_address:
+        raise ValueError(f'the network that holds this address is written "{found}"')
     return value
+
+
+def _as_ipv4(mapped: ipaddress.IPv6Network) -> str:
+    address = mapped.network_address.ipv4_mapped
+    return f"{address}/{mapped.prefixlen - 96}" if mapped.prefixlen >= 96 else "0.0.0.0/0"
 
 
 def _mailbox(value: str) -> str:
@@ -175,7 +185,7 @@ HostPort = Annotated[str, AfterValidator(_host_port)]
 ListenOn = Annotated[str, AfterValidator(_listen_address)]
 """HOST:PORT or "unix:PATH"."""
 
-Network = Annotated[str, AfterValidator(_network)]
+Network = Annotated[str, AfterValidator(network)]
 """An IPv4 or IPv6 network or address, as `ipaddress.ip_network` takes it."""
 
 Mailbox = Annotated[str, AfterValidator(_mailbox)]

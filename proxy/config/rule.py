@@ -1,12 +1,11 @@
 """[[rules]]: which mail it is, and what is done with it."""
 
-import ipaddress
 import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from proxy.config.fields import OptionalMailbox, listed
+from proxy.config.fields import OptionalMailbox, listed, network
 from proxy.config.section import Section
 from proxy.config.units import Duration
 
@@ -54,13 +53,8 @@ def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _clients(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        try:
-            ipaddress.ip_network(value)
-        except ValueError:
-            if value != "unix":
-                raise ValueError(
-                    'an address or network, such as "10.0.0.7" or "10.1.0.0/16", or "unix"'
-                ) from None
+        if value != "unix":
+            network(value)
     return values
 
 
