@@ -102,7 +102,7 @@ async def test_mail_deferred_for_the_whole_horizon_dies_with_the_last_words(
     queue: redis.Redis, far_end: FarEnd, data_dir: Path
 ) -> None:
     far_end.fail("dot", "451 4.3.0 not now")
-    [message_id] = put(queue)
+    put(queue)
     settings = settings_for(far_end, data_dir, retry={"first": 0.1, "cap": 0.1, "horizon": 0.25})
     async with relay_at_work(settings, data_dir):
         await wait_until(lambda: dead(queue))
