@@ -38,8 +38,18 @@ def test_curl_uploads_a_file(office: Office, tap: Tap, tmp_path: Path, text: str
     to = new_recipient()
     (tmp_path / "mail").write_bytes(message(to, text))
     run_client(
-        [program("curl"), "-sS", f"smtp://127.0.0.1:{tap.port}", "--mail-from", SENDER]
-        + ["--mail-rcpt", to, "-T", "mail", "--crlf"],
+        [
+            program("curl"),
+            "-sS",
+            f"smtp://127.0.0.1:{tap.port}",
+            "--mail-from",
+            SENDER,
+            "--mail-rcpt",
+            to,
+            "-T",
+            "mail",
+            "--crlf",
+        ],
         home=tmp_path,
     )
     assert_arrived(tap.content, office.the_one_for(to).content, text)
@@ -51,8 +61,17 @@ def test_curl_without_crlf_has_its_bare_line_feeds_mended(
     to = new_recipient()
     (tmp_path / "mail").write_bytes(message(to, "one\ntwo\n"))
     run_client(
-        [program("curl"), "-sS", f"smtp://127.0.0.1:{tap.port}", "--mail-from", SENDER]
-        + ["--mail-rcpt", to, "-T", "mail"],
+        [
+            program("curl"),
+            "-sS",
+            f"smtp://127.0.0.1:{tap.port}",
+            "--mail-from",
+            SENDER,
+            "--mail-rcpt",
+            to,
+            "-T",
+            "mail",
+        ],
         home=tmp_path,
     )
     assert_arrived_as_sent(tap.content, office.the_one_for(to).content)
@@ -63,8 +82,17 @@ def test_swaks(office: Office, tap: Tap, tmp_path: Path, text: str) -> None:
     to = new_recipient()
     (tmp_path / "mail").write_bytes(message(to, text))
     output = run_client(
-        [program("swaks"), "--server", f"127.0.0.1:{tap.port}", "--from", SENDER, "--to", to]
-        + ["--data", "@mail"],
+        [
+            program("swaks"),
+            "--server",
+            f"127.0.0.1:{tap.port}",
+            "--from",
+            SENDER,
+            "--to",
+            to,
+            "--data",
+            "@mail",
+        ],
         home=tmp_path,
     )
     arrived = office.the_one_for(to)
@@ -85,8 +113,15 @@ def test_swaks_with_its_own_message(office: Office, tap: Tap, tmp_path: Path) ->
 def test_msmtp(office: Office, tap: Tap, tmp_path: Path, text: str) -> None:
     to = new_recipient()
     run_client(
-        [program("msmtp"), "--host=127.0.0.1", f"--port={tap.port}", "--auth=off", "--tls=off"]
-        + [f"--from={SENDER}", to],
+        [
+            program("msmtp"),
+            "--host=127.0.0.1",
+            f"--port={tap.port}",
+            "--auth=off",
+            "--tls=off",
+            f"--from={SENDER}",
+            to,
+        ],
         stdin=message(to, text),
         home=tmp_path,
     )
@@ -110,8 +145,20 @@ def test_msmtp_reads_the_recipients_and_removes_the_blind_ones(
 def test_smtp_source_one_message(office: Office, tap: Tap, tmp_path: Path) -> None:
     to = new_recipient()
     run_client(
-        [program("smtp-source", "postfix"), "-s", "1", "-m", "1", "-l", "5120", "-f", SENDER]
-        + ["-t", to, f"127.0.0.1:{tap.port}"],
+        [
+            program("smtp-source", "postfix"),
+            "-s",
+            "1",
+            "-m",
+            "1",
+            "-l",
+            "5120",
+            "-f",
+            SENDER,
+            "-t",
+            to,
+            f"127.0.0.1:{tap.port}",
+        ],
         home=tmp_path,
     )
     assert_arrived_as_sent(tap.content, office.the_one_for(to).content)
@@ -120,8 +167,20 @@ def test_smtp_source_one_message(office: Office, tap: Tap, tmp_path: Path) -> No
 def test_smtp_source_many_at_once_each_arrives_once(office: Office, tmp_path: Path) -> None:
     to = new_recipient()
     run_client(
-        [program("smtp-source", "postfix"), "-s", "10", "-m", "200", "-l", "5120", "-f", SENDER]
-        + ["-t", to, f"127.0.0.1:{office.smtp_port}"],
+        [
+            program("smtp-source", "postfix"),
+            "-s",
+            "10",
+            "-m",
+            "200",
+            "-l",
+            "5120",
+            "-f",
+            SENDER,
+            "-t",
+            to,
+            f"127.0.0.1:{office.smtp_port}",
+        ],
         home=tmp_path,
     )
     wait_for(lambda: len(office.taken_for(to)) >= 200, 20, "200 messages taken")
@@ -134,9 +193,23 @@ def test_smtp_source_many_at_once_each_arrives_once(office: Office, tmp_path: Pa
 def test_s_nail(office: Office, tap: Tap, tmp_path: Path, text: str) -> None:
     to = new_recipient()
     run_client(
-        [program("s-nail"), "-n", "-S", "v15-compat=yes", "-S", "smtp-auth=none"]
-        + ["-S", f"mta=smtp://127.0.0.1:{tap.port}", "-S", "sendwait", "-r", SENDER]
-        + ["-s", "Report", to],
+        [
+            program("s-nail"),
+            "-n",
+            "-S",
+            "v15-compat=yes",
+            "-S",
+            "smtp-auth=none",
+            "-S",
+            f"mta=smtp://127.0.0.1:{tap.port}",
+            "-S",
+            "sendwait",
+            "-r",
+            SENDER,
+            "-s",
+            "Report",
+            to,
+        ],
         stdin=text.encode(),
         home=tmp_path,
     )

@@ -134,7 +134,7 @@ class Program:
         self._process.wait(10)
 
     def stop(self, timeout: float = _DEADLINE_S) -> int:
-        """Ask it to end, and return its exit code; kill it and fail when it does not."""
+        """Ask it to end, wait until it has, and return its exit code; fail when it does not."""
         if self._process.poll() is None:
             self._process.terminate()
         try:

@@ -14,6 +14,7 @@ class Tap:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self._sessions: list[bytearray] = []
+        self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._acceptor = threading.Thread(target=self._accept, daemon=True)
 
@@ -27,6 +28,8 @@ class Tap:
         self._acceptor.join(5)
         for thread in self._threads:
             thread.join(5)
+        for each in self._sockets:
+            each.close()
 
     @property
     def sessions(self) -> list[bytes]:
@@ -47,6 +50,7 @@ class Tap:
             except OSError:
                 return
             far = socket.create_connection(("127.0.0.1", self._far_port))
+            self._sockets += (near, far)
             said = bytearray()
             self._sessions.append(said)
             for source, target, written in ((near, far, said), (far, near, bytearray())):
