@@ -126,11 +126,10 @@ def _submit(
     octets, kinds = canonical_lines(content)
     parsed = parse(octets)
     _check_header(parsed)
-    text = _first(parsed, b"from")
-    mailboxes = parse_mailboxes(decode_octets(text, policy.charset)) if text else []
-    subject = ""
-    if policy.needs_subject:
-        subject = decode_words(decode_octets(_first(parsed, b"subject"), policy.charset))
+    mailboxes = parse_mailboxes(_text(parsed, b"from", policy.charset))
+    subject = (
+        decode_words(_text(parsed, b"subject", policy.charset)) if policy.needs_subject else ""
+    )
     chosen = route(policy.rules, envelope, mailboxes[0].address if mailboxes else "", subject)
     if chosen.action == "discard":
         return Discarded(chosen.rule)
@@ -174,11 +173,9 @@ def _submit(
     return Accepted(job, (*kinds, *rewritten.repairs), chosen)
 
 
-def _first(parsed: Parsed, wanted: bytes) -> bytes:
-    for name, value in parsed.fields:
-        if name.lower() == wanted:
-            return unfolded(value)
-    return b""
+def _text(parsed: Parsed, name: bytes, charset: str) -> str:
+    value = parsed.first(name)
+    return "" if value is None else decode_octets(unfolded(value), charset)
 
 
 def _check_header(parsed: Parsed) -> None:
@@ -200,7 +197,7 @@ def _check_header(parsed: Parsed) -> None:
         raise refused(
             554,
             "5.4.6",
-            f"Mail loop: the message has {received} Received fields, the limit is {RECEIVED_FIELDS}",
+            f"Mail loop: the message has {received} Received fields, {RECEIVED_FIELDS} are a loop",
             "loop",
         )
 

@@ -24,7 +24,11 @@ class AddressError(ValueError):
 
 
 class NonASCIIMailboxError(AddressError):
-    """The part before the @ is not ASCII."""
+    """The part before the @ of `address` is not ASCII."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"the mailbox of {address!r} is not ASCII")
+        self.address = address
 
 
 def split_address(address: str) -> tuple[str, str]:
@@ -63,7 +67,7 @@ def normal_address(address: str) -> str:
     if not _ADDRESS.fullmatch(address):
         raise AddressError(f"{address!r} is not an address")
     if not address.isascii():
-        raise NonASCIIMailboxError(f"{local!r} is not ASCII")
+        raise NonASCIIMailboxError(address)
     return address
 
 
@@ -86,8 +90,11 @@ class Mailbox:
 
 _WORD = r"[^\s\"(),:;<>@\\]"
 _SIMPLE = re.compile(
-    rf"""\s? (?: (?:"(?P<quoted>[^"\\]*)" | (?P<phrase>[^"(),:;<>@\\]*)) \s? <(?P<angle>{_WORD}+@{_WORD}+)>
-            | (?P<plain>{_WORD}+@{_WORD}+) ) \s? (?:,|$)""",
+    rf"""\s?
+        (?: (?: "(?P<quoted>[^"\\]*)" | (?P<phrase>[^"(),:;<>@\\]*) )
+            \s? <(?P<angle>{_WORD}+@{_WORD}+)>
+        | (?P<plain>{_WORD}+@{_WORD}+) )
+        \s? (?:,|$)""",
     re.VERBOSE,
 )
 # A quoted string or a comment without its end goes on to the end of the field.
@@ -169,14 +176,14 @@ class _Unfinished:
         self.angle: list[str] | None = None
         self.closed = False
 
-    def take(self, token: str, quoted: str | None) -> None:
+    def take(self, piece: str, quoted: str | None) -> None:
         """Take one word, quoted string or space."""
         if self.angle is not None and not self.closed:
-            if token != " ":
-                self.angle.append(token)
+            if piece != " ":
+                self.angle.append(piece)
             return
-        self.words.append(token if quoted is None else _ESCAPE.sub(r"\1", quoted))
-        self.plain.append(token)
+        self.words.append(piece if quoted is None else _ESCAPE.sub(r"\1", quoted))
+        self.plain.append(piece)
 
     def finished(self) -> Iterator[Mailbox]:
         """Yield the mailbox, if anything was read."""
@@ -191,9 +198,9 @@ class _Unfinished:
         if not words:
             if comment:
                 yield Mailbox(comment, "")
-        elif len(words) == 1 or any(
-            word in ("@",) or word[0] == "@" or word[-1] == "@" for word in words
-        ):
+        elif len(words) == 1 and "@" not in words[0] and not words[0].isascii():
+            yield Mailbox(words[0], "")  # a name alone: mailboxes outside of ASCII have a domain
+        elif len(words) == 1 or any("@" in (word[0], word[-1]) for word in words):
             yield Mailbox(comment, "".join(words))
         else:  # a name and an address whose brackets were forgotten
             addresses = [word for word in words if "@" in word]

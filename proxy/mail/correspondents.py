@@ -14,7 +14,7 @@ from proxy.mail.address import (
 from proxy.mail.fields import Header, unfolded
 from proxy.mail.local import LocalNames, checked
 from proxy.mail.refusal import RefusedError, refused, shown
-from proxy.mail.words import decode_words, encode_mailbox, encode_text, join_mailboxes
+from proxy.mail.words import decode_words, encode_mailbox, fold, join_mailboxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,12 @@ class Origin:
 
 @dataclass(slots=True)
 class Settled:
-    """The address of the final From, which repairs it took, and what fields were before."""
+    """The address of the final From, which repairs it took, and what it was before."""
 
     address: str = ""
     kinds: set[str] = field(default_factory=set)
     replaced: dict[str, str] = field(default_factory=dict)
+    in_reply_to: bool = False  # what From was stands in Reply-To now
 
 
 def settle_from(header: Header, mailboxes: list[Mailbox], origin: Origin) -> Settled:
@@ -82,7 +83,7 @@ def settle_from(header: Header, mailboxes: list[Mailbox], origin: Origin) -> Set
                 550,
                 "5.7.1",
                 f'Postmark does not accept "{shown(mailbox.address)}" as From: put its domain or '
-                "address into postmark.verified, once Postmark has it, or set another From by a rule",
+                "address into postmark.verified, once Postmark has it, or set From by a rule",
                 "not_verified",
             )
     return settled
@@ -159,12 +160,12 @@ def _name_on_host(mailbox: Mailbox, origin: Origin) -> str:
 def _by_rule(header: Header, old: Mailbox, origin: Origin, settled: Settled) -> Mailbox:
     if old.address.lower() == origin.instead.lower():
         return old
-    settled.kinds.add("rule_from")
     if _is_local(old.address, origin):
         return Mailbox(_name_on_host(old, origin), origin.instead)
     if b"reply-to" not in header and b"from" in header:
         address = checked(old.address, "sender")
         header.add(b"Reply-To", b" " + encode_mailbox(decode_words(old.name), address))
+        settled.in_reply_to = True
     return Mailbox(old.name, origin.instead)
 
 
@@ -176,8 +177,9 @@ def _write_from(header: Header, final: list[Mailbox], origin: Origin, settled: S
         return
     text = unfolded(old)
     settled.replaced["From"] = decode_words(text.decode("utf-8", errors="replace"))
-    if settled.address in (origin.local.from_, origin.instead) and text:
-        header.set(b"X-Original-From", encode_text(text.decode("ascii", "replace"), b"x" * 15))
+    own = (origin.local.from_, origin.instead)
+    if settled.address in own and text and not settled.in_reply_to:
+        header.set(b"X-Original-From", fold(text, b"X-Original-From"))
 
 
 def settle_others(header: Header, origin: Origin, from_address: str) -> set[str]:

@@ -53,9 +53,14 @@ class Header:
         """Return the names of the fields that came with the message, in lower case, each once."""
         return list(self._places)
 
-    def count(self, name: bytes) -> int:
-        """Return how many fields have this name."""
-        return len(self._places.get(name, ()))
+    def repeated(self) -> list[bytes]:
+        """Return the names, in lower case, of which there are several fields."""
+        return [name for name, places in self._places.items() if len(places) > 1]
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Return the values of all fields of this name, folded as they are."""
+        found = [self._fields[place] for place in self._places.get(name, ())]
+        return [field[1] for field in found if field is not None]
 
     def field(self, name: bytes) -> Field | None:
         """Return the first field of this name, as it is written."""
@@ -74,14 +79,12 @@ class Header:
             self._fields[place] = None
         return bool(places)
 
-    def keep_first(self, name: bytes) -> bool:
-        """Remove all fields of this name but the first; say whether there were more."""
+    def keep_first(self, name: bytes) -> None:
+        """Remove all fields of this name but the first."""
         places = self._places.get(name, [])
-        further = places[1:]
-        for place in further:
+        for place in places[1:]:
             self._fields[place] = None
         del places[1:]
-        return bool(further)
 
     def set(self, name: bytes, value: bytes) -> None:
         """Give the field of this name another value in its place, or add it: one is left.
@@ -130,16 +133,23 @@ class Parsed:
         """The octets after the header."""
         return self.octets[self.body_at :]
 
+    def first(self, wanted: bytes) -> bytes | None:
+        """Return the value of the first field of this name (in lower case), folded as it is."""
+        for name, value in self.fields:
+            if len(name) == len(wanted) and name.lower() == wanted:
+                return value
+        return None
 
-def parse(octets: bytes) -> Parsed:
+
+def parse(octets: bytes, *, mbox: bool = True) -> Parsed:
     """Take apart a message with canonical line ends.
 
     The header ends at an empty line, or before the first line that is no field and continues none
-    (as Postfix reads it).
+    (as Postfix reads it). `mbox`: a `From ` line may stand before all fields.
     """
     at = 0
     kinds: tuple[str, ...] = ()
-    if octets.startswith((b"From ", b">From ")):
+    if mbox and octets.startswith((b"From ", b">From ")):
         at = octets.index(b"\r\n") + 2
         kinds = ("mbox",)
     fields: list[Field] = []

@@ -16,7 +16,7 @@ from proxy.mail.address import (
     normal_address,
     split_address,
 )
-from proxy.mail.refusal import Reason, refused, shown
+from proxy.mail.refusal import Reason, non_ascii_mailbox, refused, shown
 
 _LOOPBACK_NAMES = (
     "localhost",
@@ -96,12 +96,7 @@ def checked(address: str, role: Reason) -> str:
     try:
         return normal_address(address)
     except NonASCIIMailboxError:
-        raise refused(
-            553,
-            "5.6.7",
-            f'Postmark takes no address whose mailbox is not ASCII: "{shown(address)}"',
-            "non_ascii_mailbox",
-        ) from None
+        raise non_ascii_mailbox(address) from None
     except AddressError:
         enhanced = "5.1.7" if role == "sender" else "5.1.3"
         raise refused(501, enhanced, f'Bad {role} address "{shown(address)}"', role) from None

@@ -43,6 +43,16 @@ def refused(code: int, enhanced: str, text: str, reason: Reason) -> RefusedError
     return RefusedError(Refusal(code, enhanced, text, reason))
 
 
+def non_ascii_mailbox(address: str) -> RefusedError:
+    """Return the error for an address that Postmark does not take (RFC 6531 is not for it)."""
+    return refused(
+        553,
+        "5.6.7",
+        f'Postmark takes no address whose mailbox is not ASCII: "{shown(address)}"',
+        "non_ascii_mailbox",
+    )
+
+
 def shown(text: str, longest: int = 100) -> str:
     """Return `text`, which a client wrote, so that it can stand in a reply: printable ASCII."""
     if len(text) > longest:

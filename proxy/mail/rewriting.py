@@ -5,30 +5,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 
-from proxy.mail.address import Mailbox
+from proxy.mail.address import Mailbox, NonASCIIMailboxError
 from proxy.mail.correspondents import Origin, settle_from, settle_others
+from proxy.mail.encoding import fill_empty, is_clean, repair_body
 from proxy.mail.envelope import Client
-from proxy.mail.fields import Header, Parsed
+from proxy.mail.fields import Field, Header, Parsed, unfolded
+from proxy.mail.limits import SUBJECT
+from proxy.mail.lines import has_long_line
 from proxy.mail.marks import mark
+from proxy.mail.raw import repair_fields
+from proxy.mail.refusal import non_ascii_mailbox
 from proxy.mail.treatment import Treatment
+from proxy.mail.words import decode_words, encode_text
 
-_ONLY_ONE = (
-    b"from",
-    b"sender",
-    b"reply-to",
-    b"to",
-    b"cc",
-    b"subject",
-    b"date",
-    b"message-id",
-    b"in-reply-to",
-    b"references",
-    b"mime-version",
-    b"content-type",
-    b"content-transfer-encoding",
-    b"content-disposition",
+_ONLY_ONE = frozenset(
+    (
+        b"from",
+        b"sender",
+        b"reply-to",
+        b"subject",
+        b"date",
+        b"message-id",
+        b"in-reply-to",
+        b"references",
+        b"mime-version",
+        b"content-type",
+        b"content-transfer-encoding",
+        b"content-disposition",
+    )
 )
 """Fields that may stand once (RFC 5322 §3.6); of several the first counts, for everybody."""
+_LISTS = (b"to", b"cc")
+"""Fields that may stand once, and whose values can be put together."""
+
+
+_BODY_KINDS = frozenset(("8bit", "long_lines", "empty_body"))
+_BLANK_REACH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +86,82 @@ def rewrite(
     Raises:
         RefusedError: it has no From, or one of its addresses cannot be mended.
     """
+    octets, body_at = parsed.octets, parsed.body_at
     kinds = set(parsed.kinds)
-    header = Header(parsed.fields)
+    fields, mended = _mended_fields(parsed, charset)
+    kinds |= mended
+    header = Header(fields)
+    old_from = parsed.first(b"from")
     _apply_rule(header, treatment)
-    for name in _ONLY_ONE:
-        if header.count(name) > 1 and header.keep_first(name):
-            kinds.add("duplicate")
+    kinds |= _without_duplicates(header)
     header.remove(b"bcc")
     header.remove(b"resent-bcc")
     settled = settle_from(header, mailboxes, origin)
     kinds |= settled.kinds
     kinds |= settle_others(header, origin, settled.address)
+    body: bytes | memoryview = memoryview(octets)[body_at:]
+    if not octets[body_at : body_at + _BLANK_REACH].strip() and not parsed.body.strip():
+        body = fill_empty(header)
+        kinds.add("empty_body")
+    elif not is_clean(octets):
+        body = _mended_body(header, parsed.body, charset, kinds)
+    if b"dkim-signature" in header and (
+        old_from != header.first(b"from") or not kinds.isdisjoint(_BODY_KINDS)
+    ):
+        header.remove(b"dkim-signature")
+        kinds.add("dkim")
+    kinds |= _limit(header)
+    kinds |= _add_missing(header, trace, settled.address)
     _put_received(header, trace)
     kinds |= mark(header, treatment, trace.message_id)
-    kinds |= _add_missing(header, trace, settled.address)
-    body = memoryview(parsed.octets)[parsed.body_at :]
-    octets = b"".join((header.octets(), b"\r\n", body))
-    return Rewritten(octets, settled.address, tuple(sorted(kinds)), settled.replaced)
+    return Rewritten(
+        b"".join((header.octets(), b"\r\n", body)),
+        settled.address,
+        tuple(sorted(kinds)),
+        settled.replaced,
+    )
+
+
+def _without_duplicates(header: Header) -> set[str]:
+    kinds: set[str] = set()
+    for name in header.repeated():
+        if name in _ONLY_ONE:
+            header.keep_first(name)
+            kinds.add("duplicate")
+        elif name in _LISTS:
+            values = [b" " + value.strip() for value in header.values(name) if value.strip()]
+            header.set(name, b",\r\n".join(values))
+            kinds.add("duplicate")
+    return kinds
+
+
+def _mended_fields(parsed: Parsed, charset: str) -> tuple[list[Field], set[str]]:
+    header = parsed.octets[: parsed.body_at]
+    try:
+        return repair_fields(parsed.fields, header, charset)
+    except NonASCIIMailboxError as error:
+        raise non_ascii_mailbox(error.address) from None
+
+
+def _mended_body(header: Header, body: bytes, charset: str, kinds: set[str]) -> bytes:
+    mended = repair_body(header, body, charset)
+    if mended is not body:
+        if not body.isascii():
+            kinds.add("8bit")
+        if has_long_line(body):
+            kinds.add("long_lines")
+    return mended
+
+
+def _limit(header: Header) -> set[str]:
+    value = header.first(b"subject")
+    if value is None or len(value) <= SUBJECT:
+        return set()
+    text = decode_words(unfolded(value).decode("ascii", "replace"))
+    if len(text) <= SUBJECT:
+        return set()
+    header.set(b"Subject", encode_text(text[: SUBJECT - 3] + "...", b"Subject"))
+    return {"limits"}
 
 
 def _apply_rule(header: Header, treatment: Treatment) -> None:

@@ -1,0 +1,248 @@
+"""Bodies made 7-bit with short lines: quoted-printable for text, base64 for other parts.
+
+Only what needs it is touched: parts that are 7-bit with short lines come back octet by octet, and
+so does everything that is signed or encrypted. Postmark damages some 8-bit text, and lines over
+998 octets may be cut anywhere on the way (RFC 5321 §4.5.3.1.6).
+"""
+
+import binascii
+import codecs
+import re
+from email.message import Message
+
+from proxy.mail.fields import Header, parse, unfolded
+from proxy.mail.lines import canonical_lines, has_long_line
+from proxy.mail.raw import repair_fields
+
+NO_TEXT = b"(no text)\r\n"
+
+_DEEPEST = 20
+_CRLF = b"\r\n"
+_SIGNED = re.compile(
+    rb"(?i)\s*(?:multipart/(?:signed|encrypted)|application/(?:x-)?p(?:kcs7|gp))\b"
+)
+_INLINE_PGP = re.compile(rb"(?m)^-----BEGIN PGP (?:SIGNED )?MESSAGE-----")
+_ENCODED = frozenset((b"quoted-printable", b"base64"))
+_MESSAGES = frozenset(("message/rfc822", "message/global"))
+_TYPE = re.compile(r"[^\s/;]+/[^\s/;]+")
+_META_CHARSET = re.compile(rb"(?i)<meta[^>]{1,200}charset\s{0,9}=\s{0,9}[\"']?([\w-]{1,40})")
+_META_REACH = 2048
+_NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
+_BASE64_LINE = re.compile(rb".{1,76}", re.DOTALL)
+_LONG_PIECE = re.compile(rb"[^\r\n]{1,900}")
+_QUESTION_MARKS = bytes((*range(128), *b"?" * 128))
+
+
+def is_clean(octets: bytes) -> bool:
+    """Say whether canonical `octets` are 7-bit with lines that are short enough."""
+    return octets.isascii() and not has_long_line(octets)
+
+
+def is_signed(header: Header) -> bool:
+    """Say whether what is below this header must stay as it is: S/MIME, PGP/MIME."""
+    value = header.first(b"content-type")
+    return value is not None and _SIGNED.match(unfolded(value)) is not None
+
+
+def repair_body(header: Header, body: bytes, charset: str, depth: int = 0) -> bytes:
+    """Return `body` 7-bit with short lines, its fields in `header` adjusted.
+
+    `charset` is that of undeclared 8-bit text which is not UTF-8. A body that is clean, signed or
+    encrypted comes back as the same octets. Decoding the result gives what decoding `body` gave,
+    with the charset that is now declared.
+    """
+    if is_clean(body) or is_signed(header) or depth > _DEEPEST:
+        return body
+    kind = _ContentType(header)
+    if kind.main == "multipart":
+        parts = _repair_parts(kind.boundary, body, charset, depth)
+        if parts is not None:
+            _declare_seven_bit(header)
+            return parts
+        kind.become_text()
+    if (
+        kind.name in ("message/rfc822", "message/global")
+        and _transfer_encoding(header) not in _ENCODED
+    ):
+        repaired = _repair_message(body, charset, depth)
+        _declare_seven_bit(header)
+        return repaired
+    if kind.main in ("text", "message"):
+        return _repair_text(header, kind, body, charset)
+    return _repair_data(header, body)
+
+
+def fill_empty(header: Header) -> bytes:
+    """Return what is put in for an empty body, and declare it as text."""
+    if b"content-type" in header:
+        kind = _ContentType(header)
+        if kind.main != "text":
+            kind.become_text()
+    header.remove(b"content-transfer-encoding")
+    return NO_TEXT
+
+
+def _transfer_encoding(header: Header) -> bytes:
+    value = unfolded(header.first(b"content-transfer-encoding") or b"7bit")
+    return value.partition(b";")[0].strip().lower()
+
+
+def _declare_seven_bit(header: Header) -> None:
+    if b"content-transfer-encoding" in header:
+        header.set(b"Content-Transfer-Encoding", b" 7bit")
+
+
+class _ContentType:
+    """The Content-Type of one header, read and set."""
+
+    def __init__(self, header: Header) -> None:
+        self._header = header
+        value = unfolded(header.first(b"content-type") or b"").decode("ascii", "replace")
+        self._message = Message()
+        self._message["Content-Type"] = value if _TYPE.match(value) else "text/plain"
+
+    @property
+    def name(self) -> str:
+        return self._message.get_content_type()
+
+    @property
+    def main(self) -> str:
+        return self._message.get_content_maintype()
+
+    @property
+    def boundary(self) -> str:
+        return self._message.get_boundary("")
+
+    @property
+    def charset(self) -> str:
+        """The declared charset where it can be right for 8-bit text, else ""."""
+        name = self._message.get_content_charset("")
+        try:
+            known = codecs.lookup(name).name
+        except (LookupError, ValueError):
+            return "" if name in ("", "8bit", "unknown-8bit", "x-unknown", "unknown") else name
+        return "" if known == "ascii" else name
+
+    def set_charset(self, charset: str) -> None:
+        self._message.set_param("charset", charset)
+        self._write()
+
+    def become_text(self) -> None:
+        self._message = Message()
+        self._message["Content-Type"] = "text/plain"
+        self._write()
+
+    def _write(self) -> None:
+        value = " ".join(str(self._message["Content-Type"]).split())
+        self._header.set(b"Content-Type", b" " + value.encode("ascii", "replace"))
+
+
+def _repair_text(header: Header, kind: _ContentType, body: bytes, charset: str) -> bytes:
+    if _INLINE_PGP.search(body) is not None:
+        return body
+    encoding = _transfer_encoding(header)
+    if encoding == b"base64":
+        return _rewrapped(body)
+    data = binascii.a2b_qp(body) if encoding == b"quoted-printable" else body
+    if not data.isascii() and not kind.charset:
+        kind.set_charset(_guessed_charset(kind, data, charset))
+    header.set(b"Content-Transfer-Encoding", b" quoted-printable")
+    return _quoted_printable(data)
+
+
+def _guessed_charset(kind: _ContentType, data: bytes, charset: str) -> str:
+    if kind.name == "text/html" and (meta := _META_CHARSET.search(data, 0, _META_REACH)):
+        name = meta[1].decode("ascii")
+        try:
+            data.decode(name)
+        except (LookupError, ValueError):
+            pass
+        else:
+            return name.lower()
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return charset
+    return "utf-8"
+
+
+def _quoted_printable(data: bytes) -> bytes:
+    if canonical_lines(data)[0] not in (data, data + _CRLF):
+        # Only out of a broken quoted-printable: line ends that are none for us, kept as they are.
+        octets = binascii.b2a_qp(data, istext=False)
+        return octets.replace(_CRLF, b"\n").replace(b"\n", _CRLF)
+    if data.endswith(_CRLF):
+        return binascii.b2a_qp(data, istext=True)
+    # Without a line end the encoder would break lines by LF alone and leave a last space bare.
+    return binascii.b2a_qp(data + _CRLF, istext=True)[:-2]
+
+
+def _repair_data(header: Header, body: bytes) -> bytes:
+    encoding = _transfer_encoding(header)
+    if encoding == b"base64":
+        return _rewrapped(body)
+    if encoding == b"quoted-printable":
+        return _quoted_printable(binascii.a2b_qp(body))
+    header.set(b"Content-Transfer-Encoding", b" base64")
+    return _rewrapped(binascii.b2a_base64(body, newline=False))
+
+
+def _rewrapped(body: bytes) -> bytes:
+    """Return base64 text in short lines, without what is not of its alphabet (RFC 2045 §6.8)."""
+    return _CRLF.join([*_BASE64_LINE.findall(_NO_BASE64.sub(b"", body)), b""])
+
+
+def _repair_message(body: bytes, charset: str, depth: int) -> bytes:
+    end = b"" if body.endswith(_CRLF) else _CRLF
+    parsed = parse(body + end)
+    fields, _ = repair_fields(parsed.fields, body[: parsed.body_at], charset, strict=False)
+    inner = Header(fields)
+    repaired = repair_body(inner, parsed.body, charset, depth + 1)
+    return (inner.octets() + _CRLF + repaired).removesuffix(end)
+
+
+def _repair_parts(boundary: str, body: bytes, charset: str, depth: int) -> bytes | None:
+    """Return a multipart's body with the parts repaired; None when it has no parts."""
+    if not boundary or not boundary.isascii():
+        return None
+    delimiter = re.compile(
+        rb"(?m)^--" + re.escape(boundary.encode("ascii")) + rb"(--)?[ \t]*(?:\r\n|\Z)"
+    )
+    found = delimiter.search(body)
+    if found is None:
+        return None
+    pieces = [_repair_comment(body[: found.start()])]
+    while True:
+        pieces.append(found[0])
+        if found[1] is not None:
+            pieces.append(_repair_comment(body[found.end() :]))
+            break
+        following = delimiter.search(body, found.end())
+        end = len(body) if following is None else following.start()
+        pieces.append(_repair_part(body[found.end() : end], charset, depth + 1))
+        if following is None:
+            break
+        found = following
+    return b"".join(pieces)
+
+
+def _repair_part(part: bytes, charset: str, depth: int) -> bytes:
+    if is_clean(part):
+        return part
+    end = _CRLF if part.endswith(_CRLF) else b""  # it belongs to the delimiter that follows
+    content = part.removesuffix(_CRLF)
+    parsed = parse(content + _CRLF, mbox=False)
+    fields, _ = repair_fields(parsed.fields, content[: parsed.body_at], charset, strict=False)
+    header = Header(fields)
+    body = repair_body(header, content[parsed.body_at :], charset, depth)
+    return header.octets() + _CRLF + body + end
+
+
+def _repair_comment(octets: bytes) -> bytes:
+    """Return what stands before the first part or after the last, which nobody is shown."""
+    if is_clean(octets):
+        return octets
+    octets = octets.translate(_QUESTION_MARKS)
+    return _CRLF.join(
+        _CRLF.join(_LONG_PIECE.findall(line) or [b""]) for line in octets.split(_CRLF)
+    )
