@@ -14,6 +14,7 @@ from functools import partial
 
 from proxy import log
 from proxy.config.model import Settings
+from proxy.metrics import relaying
 from worker import ledger, relay
 from worker.claims import Claim, Claims, Settlement
 from worker.gate import Gate
@@ -156,19 +157,20 @@ class Channel:
 
     def _start(self, connection: Connection, passage: Passage) -> None:
         claim, recipients = passage.claim, passage.next_recipients
-        self._in_flight[claim.id] = passage
-        self._landed.clear()
         # Sent off with the envelope and awaited only before the dot: the mark costs no time.
         marked = self._claims.mark(claim, recipients)
-        fresh = self._pool.is_fresh(connection)
-        replies = connection.submit(
-            Transaction(
-                passage.envelope.mail_from,
-                recipients,
-                claim.body,
-                before_dot=partial(self._may_send_dot, claim.id, marked),
+        may_send_dot = partial(self._may_send_dot, claim.id, marked)
+        try:
+            transaction = Transaction(
+                passage.envelope.mail_from, recipients, claim.body, before_dot=may_send_dot
             )
-        )
+        except ValueError as error:  # the listener lets no such address in
+            self._our_defect(passage, error)
+            return
+        self._in_flight[claim.id] = passage
+        self._landed.clear()
+        fresh = self._pool.is_fresh(connection)
+        replies = connection.submit(transaction)
         replies.add_done_callback(partial(self._finished, connection, passage, recipients, fresh))
 
     async def _may_send_dot(self, job_id: str, marked: Awaitable[bool]) -> bool:
@@ -192,10 +194,13 @@ class Channel:
         """Judge a transaction that ended, and go on."""
         del self._in_flight[passage.claim.id]
         self._pool.ended(connection)
-        replies = future.result()
-        judgement = judge(replies, recipients)
-        ledger.transaction(passage, connection.endpoint, replies, judgement)
-        self._settle(passage, judgement, replies, connection, fresh=fresh)
+        try:
+            replies = future.result()
+            judgement = judge(replies, recipients)
+            ledger.transaction(passage, connection.endpoint, replies, judgement)
+            self._settle(passage, judgement, replies, connection, fresh=fresh)
+        except Exception as error:
+            self._our_defect(passage, error)
         if not self._in_flight:
             self._landed.set()
         self.feed()
@@ -260,6 +265,16 @@ class Channel:
                 self._close_gate(Reason.REFUSING, judgement.reason or str(refusal))
                 return True
         return False
+
+    def _our_defect(self, passage: Passage, error: Exception) -> None:
+        """Defer a message that we cannot handle: no attempt counted, no bounce, no loss."""
+        log.defect("relay", error=error, message_id=passage.claim.id)
+        relaying.DEFECTS.labels("relay").inc()
+        reply = f"a defect in Franker: {error!r}; the log has more"
+        step = relay.postpone(passage, reply, delay=self._settings.retry.cap)
+        self._claims.settle(passage.claim, step.settlement)
+        ledger.step(passage, step, None)
+        self._forget(passage)
 
     def _end(self, passage: Passage, step: Step, connection: Connection | None = None) -> None:
         """Record one step: in the queue, the log and the metrics."""

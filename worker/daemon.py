@@ -97,7 +97,11 @@ class Relay:
         ticking = asyncio.create_task(self._tick(), name="tick")
         try:
             while not self._stopping.is_set():
-                await self._claim_once()
+                try:
+                    await self._claim_once()
+                except Exception as error:
+                    _defect(error)
+                    await asyncio.sleep(POLL_S)
         finally:
             ticking.cancel()
             await asyncio.gather(*(channel.close() for channel in self.channels))
@@ -124,7 +128,10 @@ class Relay:
         while True:
             await asyncio.sleep(_TICK_S)
             for channel in self.channels:
-                channel.tick()
+                try:
+                    channel.tick()
+                except Exception as error:
+                    _defect(error)
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether mail can leave, and if not why."""
@@ -136,6 +143,11 @@ class Relay:
         if self._claims.suspended:
             closed.append("suspended by hand (rq resume ends it)")
         return not closed, "; ".join(closed)
+
+
+def _defect(error: Exception) -> None:
+    log.defect("worker", error=error)
+    relaying.DEFECTS.labels("worker").inc()
 
 
 def http_address(address: str, number: int) -> str:

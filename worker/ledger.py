@@ -59,6 +59,15 @@ def transaction(
         result = "deferred"
     else:
         result = "refused"
+    if judgement.again:
+        log.attempt(
+            passage.claim.id,
+            stream=stream,
+            recipients=tuple(judgement.again),
+            host=endpoint.host,
+            port=endpoint.port,
+            detail=next(iter(judgement.again.values())),
+        )
     _attempts(stream, endpoint.port, result).inc()
     for reply in (replies.mail, replies.data, replies.final):
         if reply is not None:

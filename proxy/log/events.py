@@ -101,9 +101,16 @@ def discarded(
 
 
 def attempt(
-    message_id: str, /, *, stream: str, host: str, port: int, recipients: Addresses
+    message_id: str,
+    /,
+    *,
+    stream: str,
+    recipients: Addresses,
+    host: str,
+    port: int,
+    detail: str,
 ) -> None:
-    """A transaction begins for these recipients."""
+    """A transaction ended without a verdict on these recipients; another follows."""
     emit(
         "attempt",
         {
@@ -112,6 +119,7 @@ def attempt(
             "to": addresses(recipients),
             "host": host,
             "port": port,
+            "detail": words(detail),
         },
     )
 

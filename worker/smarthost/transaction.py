@@ -12,7 +12,7 @@ from enum import IntEnum
 from worker.smarthost.replies import Reply
 
 _FORBIDDEN = re.compile(r"[^\x20-\x7e]")
-_BARE_LINE_END = re.compile(rb"\r\n|\r|\n")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -255,10 +255,11 @@ def dot_stuffed(content: bytes) -> bytes:
     Ends with CRLF. A bare CR or LF, which the queue should never hold, becomes CRLF: sent as it
     is, it could end the message early and make the rest of it commands.
     """
-    ends = content.count(b"\r\n")
-    if content.count(b"\n") != ends or content.count(b"\r") != ends:
-        content = _BARE_LINE_END.sub(b"\r\n", content)
-    if b"\r\n." in content:
+    # Ordinary mail has no line that starts with a dot: two quick looks settle it.
+    if b"\n." in content or content.count(b"\n") != content.count(b"\r"):
+        ends = content.count(b"\r\n")
+        if content.count(b"\n") != ends or content.count(b"\r") != ends:
+            content = _LINE_END.sub(b"\r\n", content)
         content = content.replace(b"\r\n.", b"\r\n..")
     if content.startswith(b"."):
         content = b"." + content
