@@ -204,6 +204,8 @@ class Connection(SMTP):
         """Answer at once: what aiosmtpd itself says (about STARTTLS)."""
         self._out.append((status.encode() if isinstance(status, str) else status) + b"\r\n")
         self.flush()
+        if self._late:  # it must be gone before TLS takes over the transport
+            await asyncio.sleep(self._sandbox.latency)
 
     # -- reading
 
@@ -255,6 +257,6 @@ class Connection(SMTP):
             await self._more()
         reader._buffer[:0] = data[end + 5 :]
         del data[end + 2 :]
-        if too_big:
+        if too_big or end > SIZE_LIMIT:
             return None
         return bytes(data.replace(b"\r\n.", b"\r\n")[2:])
