@@ -1,0 +1,127 @@
+"""Pauses of a route, and how the connections to a host are shared: pure but for the metrics."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.relaying import sample
+from worker.gate import Gate
+from worker.route import Reason, Refusals, pause, probe_now
+from worker.smarthost.host import Budget
+
+
+def test_probes_come_after_1_2_4_8_and_then_every_15_seconds() -> None:
+    before, waits = None, []
+    for _ in range(6):
+        before = pause(before, Reason.UNREACHABLE, "down", now=100.0, chance=0.5)
+        waits.append(before.probe_at - 100.0)
+    assert waits == pytest.approx([1, 2, 4, 8, 15, 15])
+
+
+def test_jitter_spreads_probes_by_a_fifth() -> None:
+    early = pause(None, Reason.UNREACHABLE, "down", now=0.0, chance=0.0)
+    late = pause(None, Reason.UNREACHABLE, "down", now=0.0, chance=1.0)
+    assert (early.probe_at, late.probe_at) == pytest.approx((0.8, 1.2))
+
+
+def test_another_reason_starts_its_own_row_of_pauses() -> None:
+    first = pause(None, Reason.UNREACHABLE, "down", now=0.0, chance=0.5)
+    second = pause(first, Reason.TLS, "expired", now=5.0, chance=0.5)
+    assert second.failures == 1
+    assert second.since == 0.0
+
+
+def test_a_mended_cause_makes_the_probe_due() -> None:
+    paused = pause(None, Reason.CREDENTIALS, "535", now=0.0, chance=0.5)
+    assert not paused.due(1.0)
+    assert probe_now(paused, now=1.0).due(1.0)
+
+
+def test_five_different_messages_refused_alike_speak_against_the_route() -> None:
+    row = Refusals()
+    for number in range(5):
+        assert not row.against_route
+        row = row.refused(f"m{number}", "550 5.0.0")
+    assert row.against_route
+
+
+def test_one_message_refused_five_times_does_not() -> None:
+    row = Refusals()
+    for _ in range(5):
+        row = row.refused("m", "550 5.0.0")
+    assert not row.against_route
+
+
+def test_another_refusal_starts_a_new_row() -> None:
+    row = Refusals()
+    for number in range(4):
+        row = row.refused(f"m{number}", "550 5.0.0")
+    assert not row.refused("m5", "552 5.3.4").against_route
+
+
+def test_a_gate_shows_its_reason_while_it_is_closed_and_only_then() -> None:
+    gate = Gate(("gate-test",), lambda: 0.0)
+    gate.close(Reason.TLS, "expired")
+    assert sample("franker_route_paused", stream="gate-test", reason="tls") == 1
+    gate.close(Reason.UNREACHABLE, "down")
+    assert sample("franker_route_paused", stream="gate-test", reason="tls") == 0
+    gate.open()
+    assert sample("franker_route_paused", stream="gate-test", reason="unreachable") == 0
+    assert gate.reason is None
+
+
+def test_congestion_halves_the_connections_and_lets_them_grow_again() -> None:
+    now = [0.0]
+    gate = Gate(("gate-test",), lambda: now[0])
+    gate.narrow(10)
+    assert gate.width(10) == 5
+    now[0] = 20.0
+    assert gate.width(10) == 7
+    now[0] = 60.0
+    assert gate.width(10) == 10
+
+
+@dataclass
+class Holder:
+    wants_connections: bool = True
+    open_connections: int = 0
+
+
+def test_channels_with_mail_share_a_hosts_connections_equally() -> None:
+    budget = Budget(lambda: 10)
+    busy, idle, other = Holder(), Holder(wants_connections=False), Holder()
+    for holder in (busy, idle, other):
+        budget.join(holder)
+    assert (budget.allowed(busy), budget.allowed(other)) == (5, 5)
+
+
+def test_alone_with_mail_a_channel_has_all_connections() -> None:
+    budget = Budget(lambda: 10)
+    busy, idle = Holder(), Holder(wants_connections=False)
+    budget.join(busy)
+    budget.join(idle)
+    assert budget.allowed(busy) == 10
+
+
+def test_less_than_one_connection_each_goes_round_so_that_nobody_starves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    budget = Budget(lambda: 1)
+    holders = [Holder(), Holder(), Holder()]
+    for holder in holders:
+        budget.join(holder)
+    turns = set()
+    for second in (0.0, 5.0, 10.0):
+        monkeypatch.setattr("time.monotonic", lambda second=second: second)
+        allowed = [budget.allowed(holder) for holder in holders]
+        assert sum(allowed) == 1
+        turns.add(tuple(allowed))
+    assert len(turns) == 3
+
+
+def test_no_more_connections_are_opened_than_the_host_may_have() -> None:
+    budget = Budget(lambda: 3)
+    budget.join(Holder(open_connections=2))
+    assert budget.room()
+    budget.join(Holder(open_connections=1))
+    assert not budget.room()
