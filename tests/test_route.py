@@ -81,7 +81,7 @@ def test_congestion_halves_the_connections_and_lets_them_grow_again() -> None:
     assert gate.width(10) == 10
 
 
-@dataclass
+@dataclass(eq=False)
 class Holder:
     wants_connections: bool = True
     open_connections: int = 0
