@@ -3,6 +3,7 @@
 Postmark takes no mailbox outside of ASCII; domains outside of it become A-labels (RFC 5890).
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def ascii_domain(domain: str) -> str:
     return domain.removesuffix(".")
 
 
+@functools.lru_cache(maxsize=1024)
 def normal_address(address: str) -> str:
     """Return `address` as it can be given to Postmark: the domain in ASCII, else unchanged.
 

@@ -90,14 +90,12 @@ def settle_from(header: Header, mailboxes: list[Mailbox], origin: Origin) -> Set
 
 
 def _usable(address: str) -> bool:
-    if is_bare_name(address):
-        return True
     try:
         normal_address(address)
     except NonASCIIMailboxError:
         return True  # it is meant as an address, and refused as such
     except AddressError:
-        return False
+        return is_bare_name(address)
     return True
 
 

@@ -3,6 +3,8 @@
 LONGEST = 998
 """Octets in a line at most, its CRLF not counted."""
 
+_NO_LINE_END = bytes(octet for octet in range(256) if octet not in b"\r\n")
+
 
 def canonical_lines(octets: bytes) -> tuple[bytes, tuple[str, ...]]:
     """Return `octets` with CRLF as the only line end, and the kinds of repair this took.
@@ -16,8 +18,7 @@ def canonical_lines(octets: bytes) -> tuple[bytes, tuple[str, ...]]:
     if b"\0" in octets:
         octets = octets.replace(b"\0", b"")
         kinds = ("nul",)
-    pairs = octets.count(b"\r\n")
-    if pairs != octets.count(b"\n") or pairs != octets.count(b"\r"):
+    if len(octets.translate(None, _NO_LINE_END)) != 2 * octets.count(b"\r\n"):
         octets = octets.replace(b"\r\n", b"\n").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         octets = octets.replace(b"\n", b"\r\n")
         kinds += ("line_ends",)

@@ -4,7 +4,7 @@ Such addresses have no domain, or that of the host itself; Postmark takes neithe
 where they go and what stands in their place.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from proxy.config.model import Local
@@ -28,7 +28,6 @@ _LOOPBACK_NAMES = (
     "[::1]",
     "[ipv6:::1]",
 )
-_DEEPEST_ALIAS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class LocalNames:
         name = split_address(address)[0]
         if not is_bare_name(name):
             raise refused(501, "5.1.3", f'Bad recipient address "{shown(address)}"', "recipient")
-        found = tuple(dict.fromkeys(self._named(name, 0)))
+        found = self._named(name)
         if not found:
             raise refused(
                 550,
@@ -72,19 +71,26 @@ class LocalNames:
             )
         return found
 
-    def _named(self, name: str, depth: int) -> Iterator[str]:
-        targets = self.aliases.get(name.lower(), ())
-        if not targets or depth > _DEEPEST_ALIAS:
-            if self.postmaster:
-                yield self.postmaster
-            return
-        for target in targets:
-            local, domain = split_address(target)
-            if not domain or domain.lower() in _LOOPBACK_NAMES:
-                # "root: root" is a mailbox here, and mailboxes here are the postmaster's.
-                yield from self._named(local, _DEEPEST_ALIAS if local == name else depth + 1)
-            else:
-                yield target
+    def _named(self, name: str) -> tuple[str, ...]:
+        """Follow the aliases of `name`; mailboxes of this host are the postmaster's."""
+        found: dict[str, None] = {}
+        followed: set[str] = set()
+        pending = [name]
+        while pending:
+            address = pending.pop()
+            local, domain = split_address(address)
+            key = local.lower()
+            if domain and domain.lower() not in _LOOPBACK_NAMES:
+                found[address] = None
+            elif key not in followed:
+                followed.add(key)
+                targets = self.aliases.get(key, ())
+                pending.extend(reversed(targets))
+                if not targets and self.postmaster:
+                    found[self.postmaster] = None
+        if not found and self.postmaster:
+            return (self.postmaster,)  # aliases that go round in circles
+        return tuple(found)
 
 
 def checked(address: str, role: Reason) -> str:
