@@ -29,7 +29,7 @@ _LINE_LIMIT = 4096
 _READ_AHEAD = 65_536
 
 
-class Over(Exception):  # noqa: N818 - the end of a conversation, not an error
+class Over(Exception):
     """The conversation ends here; the connection is closed."""
 
 

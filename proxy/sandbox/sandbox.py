@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from proxy.sandbox.account import HOST_NAMES, Account, Kind
 from proxy.sandbox.certificates import Authority
@@ -112,7 +112,7 @@ class Sandbox:
         running = [s._handler_coroutine for s in sessions if s._handler_coroutine is not None]
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def __aenter__(self) -> "Sandbox":
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -16,7 +16,7 @@ Passwords = Callable[[str], str | None]
 """Gives the password of a user, None for one that is not known."""
 
 
-class LoginRefused(Exception):  # noqa: N818 - it is an answer, not a defect
+class LoginRefused(Exception):
     """The client did not prove who it is. `user` is who it said it was, when it said so."""
 
     def __init__(self, user: str = "") -> None:

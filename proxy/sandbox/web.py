@@ -3,7 +3,7 @@
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
@@ -57,7 +57,9 @@ class SandboxWeb:
         application = web.Application(middlewares=[_local_only])
         application.add_routes(PostmarkApi(sandbox.store, clock, indexing_delay).routes())
         application.add_routes(Console(sandbox).routes())
-        self._runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            application, access_log=None, handler_cancellation=True, shutdown_timeout=1
+        )
 
     @property
     def url(self) -> str:
@@ -69,7 +71,7 @@ class SandboxWeb:
         """Listen."""
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self.address, self.port, shutdown_timeout=1).start()
+            await web.TCPSite(self._runner, self.address, self.port).start()
         except OSError:
             await self._runner.cleanup()
             raise
@@ -79,7 +81,7 @@ class SandboxWeb:
         """Stop listening."""
         await self._runner.cleanup()
 
-    async def __aenter__(self) -> "SandboxWeb":
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -15,7 +15,7 @@ TOKEN_VARIABLE = "FRANKER_SANDBOX_TOKEN"  # noqa: S105 - the name of a variable
 _FILE_NAME = "where.json"
 
 
-class SandboxMissing(Exception):  # noqa: N818 - it is not there, nothing went wrong
+class SandboxMissing(Exception):
     """The sandbox's own dependencies are not installed; str() says what to do."""
 
 
