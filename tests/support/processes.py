@@ -1,6 +1,7 @@
 """The real `franker` processes for tests: own ports, own folder, own end."""
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -195,3 +196,14 @@ class Installation:
         for program in reversed(self.programs):
             if program.exit_code is None:
                 program.stop()
+
+
+def http_get(address: str, path: str) -> tuple[int, str]:
+    """Return status and text of http://ADDRESS/PATH."""
+    connection = http.client.HTTPConnection(address, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode("utf-8", "replace")
+    finally:
+        connection.close()
