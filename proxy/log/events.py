@@ -13,6 +13,8 @@ from proxy.log.writer import address, addresses, emit, trace, words
 
 Addresses: TypeAlias = tuple[str, ...] | list[str]
 
+_ERROR_CHARACTERS = 500
+
 
 # The proxy: what becomes of mail that is handed in.
 
@@ -275,6 +277,6 @@ def defect(where: str, *, error: BaseException, message_id: str = "") -> None:
     """Franker itself is wrong at `where`; mail is deferred, never lost. Please report it."""
     fields: dict[str, Value] = {"id": message_id} if message_id else {}
     fields["where"] = where
-    fields["error"] = words(f"{type(error).__name__}: {error}")
+    fields["error"] = words(f"{type(error).__name__}: {error}")[:_ERROR_CHARACTERS]
     fields["traceback"] = trace(error)
     emit("defect", fields)

@@ -1,8 +1,9 @@
 """Where lines go: straight to standard error, one write each.
 
 The logging module is not used on the way of a message (it costs 10 µs a line); what libraries
-say through it, from WARNING on, is brought into the same form. A line that cannot be written is
-lost: no trouble with the log may hold up or lose mail.
+say through it, from WARNING on, is brought into the same form. Where nobody reads what we write
+(a stopped terminal, a hung collector) lines are left out and their number is told afterwards: no
+trouble with the log may hold up or lose mail.
 """
 
 import base64
@@ -17,7 +18,8 @@ from proxy.config.model import Log
 from proxy.log.lines import Clock, Value, as_json, domain_only, domains_only, kv, without
 
 _STDERR = 2
-_STALL_MS = 1000  # how long a full pipe may hold us up before its line is given up
+_PATIENCE_MS = 1000  # how long a reader may be slow, once, before lines are left out
+_CHUNK_OCTETS = 4096  # PIPE_BUF: what a pipe takes at once when poll says that it takes anything
 _TRACEBACK_CHARACTERS = 8000  # the end is kept: that is where the error stands
 _MIN_SECRET = 4  # shorter ones would blot out ordinary words
 
@@ -25,16 +27,19 @@ _MIN_SECRET = 4  # shorter ones would blot out ordinary words
 class _State:
     """How lines are written in this process: set once, by `setup`."""
 
-    __slots__ = ("clock", "domain", "secrets", "text")
+    __slots__ = ("clock", "domain", "lost", "secrets", "text")
 
     def __init__(self) -> None:
         self.clock = Clock()
+        self.lost = 0
         self.text = kv
         self.domain = False
         self.secrets: frozenset[str] = frozenset()
 
 
 _state = _State()
+_stderr = select.poll()
+_stderr.register(_STDERR, select.POLLOUT)
 
 
 def setup(settings: Log) -> None:
@@ -50,39 +55,43 @@ def setup(settings: Log) -> None:
 def conceal(*secrets: str) -> None:
     """Never show `secrets` again, should a reply or an error's text hold one of them.
 
-    Their base64 forms are left out too, alone and as AUTH PLAIN sends them as user and password.
+    Their base64 forms are left out too, alone and as AUTH PLAIN sends a pair of them.
     """
+    octets = [secret.encode() for secret in secrets if len(secret) >= _MIN_SECRET]
+    if not octets or all(one.decode() in _state.secrets for one in octets):
+        return
     forms = set(_state.secrets)
-    for secret in secrets:
-        if len(secret) >= _MIN_SECRET:
-            octets = secret.encode()
-            forms.add(secret)
-            forms.add(base64.b64encode(octets).decode())
-            forms.add(base64.b64encode(b"\0" + octets + b"\0" + octets).decode())
+    for one in octets:
+        forms |= {one.decode(), base64.b64encode(one).decode()}
+        forms |= {base64.b64encode(b"\0" + one + b"\0" + other).decode() for other in octets}
     _state.secrets = frozenset(forms)
 
 
 def emit(event: str, fields: Mapping[str, Value]) -> None:
     """Write one line for `event` now."""
-    line = _state.text(_state.clock.stamp(time.time()), event, fields) + "\n"
-    octets = line.encode("utf-8", "backslashreplace")
+    stamp = _state.clock.stamp(time.time())
+    line = (_state.text(stamp, event, fields) + "\n").encode("utf-8", "backslashreplace")
+    if _state.lost and _ready(0):
+        lost, _state.lost = _state.lost, 0
+        _write((_state.text(stamp, "log_lost", {"lines": lost}) + "\n").encode())
+    _write(line)
+
+
+def _ready(patience_ms: int) -> bool:
+    """Tell whether standard error takes _CHUNK_OCTETS without holding us up."""
     try:
-        written = os.write(_STDERR, octets)
-    except BlockingIOError:
-        written = 0
-    except OSError:
-        return
-    if written < len(octets):
-        _write_rest(octets[written:])
+        return bool(_stderr.poll(patience_ms))
+    except RuntimeError:
+        return True  # another thread is asking just now; it will find out
 
 
-def _write_rest(octets: bytes) -> None:
-    """Finish a line that a non-blocking or full standard error took only in part."""
-    ready = select.poll()
-    ready.register(_STDERR, select.POLLOUT)
-    while octets and ready.poll(_STALL_MS):
+def _write(octets: bytes) -> None:
+    while octets:
+        if not _ready(0) and (_state.lost or not _ready(_PATIENCE_MS)):
+            _state.lost += 1
+            return
         try:
-            octets = octets[os.write(_STDERR, octets) :]
+            octets = octets[os.write(_STDERR, octets[:_CHUNK_OCTETS]) :]
         except BlockingIOError:
             continue
         except OSError:

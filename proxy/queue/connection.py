@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from proxy import log
 from proxy.config import Settings
 
 SOCKET_NAME = "redis.sock"
@@ -47,6 +48,7 @@ def target(settings: Settings, data_dir: Path) -> Target:
     options: dict[str, Any] = {}
     parts = urlsplit(url)
     if settings.redis.url and parts.password is None and (secret := settings.redis.password.read()):
+        log.conceal(secret)
         options["password"] = secret
     if not parts.scheme.startswith(("redis+sentinel", "rediss+sentinel")):
         if parts.scheme not in ("redis", "rediss", "unix"):

@@ -46,6 +46,7 @@ class Way:
         for user, password in self.credentials:
             name, word = user.read(), password.read()
             if name is not None and word is not None:
+                log.conceal(name, word)
                 found.append(Login(name, word, user.name))
         return tuple(found)
 
