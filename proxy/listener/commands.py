@@ -26,7 +26,8 @@ _KEYWORD = {
     "FROM": re.compile(r"FROM\s*:?\s*", re.IGNORECASE),
     "TO": re.compile(r"TO\s*:?\s*", re.IGNORECASE),
 }
-_BRACKETED = re.compile(r'[^<>]*?<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>')
+# A display name may stand before it. What holds = or @ is a bare address with parameters.
+_BRACKETED = re.compile(r'(?:[^<>=@"]|"[^"]*")*<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>')
 _BARE = re.compile(r'((?:"(?:[^"\\]|\\.)*"|[^\s<>"])+)')
 _ROUTE = re.compile(r"@[^\s:\"]*:")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=(\S*))?", re.ASCII)

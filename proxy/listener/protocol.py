@@ -24,6 +24,9 @@ from proxy.metrics.intake import DEFECTS, MESSAGES_REFUSED
 LINE_LIMIT = 16_384
 """Octets of a command line: RFC 4954 §4 asks for 12,288 in AUTH."""
 
+LINGER_S = 2.0
+"""How long a client may take to notice that we have closed."""
+
 _ENDLESS_LINE = 1_000_000  # of a command line: then it is not SMTP
 _ERRORS = 30  # faulty commands in a row: then neither
 NEVER = float("inf")
@@ -69,7 +72,9 @@ class SmtpProtocol(SMTP):
         self._out: list[bytes] = []
         self._writable: asyncio.Future[None] | None = None  # there while the client does not read
         self._idle = False
-        self._closing = False
+        self._closing = False  # nothing is obeyed any more
+        self._linger = True  # not once the client has said goodbye
+        self._lingering = False  # our side is closed, the client's not yet
         self._errors = 0
         self._content: Content | None = None
         self._content_began = 0.0
@@ -131,13 +136,18 @@ class SmtpProtocol(SMTP):
 
     def eof_received(self) -> bool:
         """Go on answering a client that has only closed its sending side (aiosmtpd cancels)."""
+        if self._lingering:
+            return False
+        self._linger = False
         self._reader.feed_eof()
         self._content_lost()
         return not self.in_tls
 
     def data_received(self, data: bytes) -> None:
         """Take octets: lines for the commands, or a message's content."""
-        if self._content is None:
+        if self._closing:
+            pass
+        elif self._content is None:
             self._reader.feed_data(data)
         else:
             self._content_received(data)
@@ -169,12 +179,28 @@ class SmtpProtocol(SMTP):
             self.end()
 
     def end(self) -> None:
-        """Send what is still to be said and close; a client that does not read it is cut off."""
+        """Send what is still to be said, and close.
+
+        A client that is in the middle of sending would lose that reply to a connection reset, so
+        what it sends is thrown away for LINGER_S, or until it has closed its side.
+        """
         self._closing = True
         self._write()
-        if self.transport is not None:
+        if self.transport is None or self._lingering or self.transport.is_closing():
+            return
+        if not self._linger or self.in_tls:
             self.transport.close()
             self.touch()
+            return
+        self._lingering = True
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client has gone without our being told yet
+            self.transport.abort()
+            return
+        self.deadline = self.loop.time() + LINGER_S
+        self._reader.feed_eof()
+        self._content_lost()
 
     @property
     def in_transaction(self) -> bool:
@@ -221,7 +247,11 @@ class SmtpProtocol(SMTP):
 
     def _write(self) -> None:
         if self._out:
-            if self.transport is not None and not self.transport.is_closing():
+            if (
+                self.transport is not None
+                and not self._lingering
+                and not self.transport.is_closing()
+            ):
                 self.transport.write(b"".join(self._out))
             self._out.clear()
 

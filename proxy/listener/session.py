@@ -262,6 +262,7 @@ class SmtpSession(SmtpProtocol):
         """End the session."""
         self._out.append(replies.BYE)
         self._closing = True
+        self._linger = False
 
     async def smtp_VRFY(self, _arg: str | None) -> None:  # noqa: N802
         """Say neither yes nor no."""
