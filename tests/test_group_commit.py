@@ -11,9 +11,10 @@ from proxy.config import Settings
 from proxy.queue import keys
 from proxy.queue.commit import GroupCommit, NotKept
 from proxy.queue.connection import open_redis
-from proxy.queue.job import decode_envelope
+from proxy.queue.job import RelayJob, decode_envelope
 from tests.support.jobs import a_job, a_large_job
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, new_data_dir, remove_data_dir
+from tests.support.redis_wire import RedisWire
 from tests.support.waiting import wait_until
 
 Build = Callable[..., GroupCommit]
@@ -24,8 +25,8 @@ async def build(data_dir: Path) -> AsyncIterator[Build]:
     """A maker of committers on the test's Redis, all closed at the end."""
     made: list[GroupCommit] = []
 
-    def make(**options: Any) -> GroupCommit:
-        committer = GroupCommit(open_redis(Settings(), data_dir, timeout=None), **options)
+    def make(folder: Path = data_dir, **options: Any) -> GroupCommit:
+        committer = GroupCommit(open_redis(Settings(), folder, timeout=None), **options)
         made.append(committer)
         return committer
 
@@ -34,10 +35,32 @@ async def build(data_dir: Path) -> AsyncIterator[Build]:
         await committer.close(grace=0.1)
 
 
+@pytest.fixture
+async def wire(redis_server: RedisServer) -> AsyncIterator[tuple[RedisWire, Path]]:
+    """A bad wire to the test's Redis, and the folder of its socket."""
+    folder = new_data_dir()
+    async with RedisWire(folder, redis_server.socket) as made:
+        yield made, folder
+    remove_data_dir(folder)
+
+
+def _queued(redis_server: RedisServer, stream: str = "outbound") -> list[str]:
+    return [each.decode() for each in redis_server.client().lrange(keys.queue_key(stream), 0, -1)]
+
+
 async def _ready(committer: GroupCommit) -> GroupCommit:
     await committer.start()
     await wait_until(lambda: not committer.unready, what="the store is ready")
     return committer
+
+
+async def _first_refusal(committer: GroupCommit, make: Callable[[], RelayJob]) -> NotKept:
+    for _ in range(1000):
+        try:
+            await committer.commit(make())
+        except NotKept as refusal:
+            return refusal
+    raise AssertionError("never refused")
 
 
 async def test_a_committed_message_is_a_job_in_its_queue(redis_server: RedisServer, build: Build):
@@ -132,3 +155,336 @@ async def test_a_large_message_travels_apart_from_small_ones(
     await asyncio.gather(*large, *(keep("small", a_job()) for _ in range(50)))
     assert order.index("small") <= 1
     assert redis_server.client().llen(keys.queue_key("outbound")) == 54
+
+
+async def test_a_batch_applied_though_its_reply_was_lost_is_confirmed_and_kept_once(
+    redis_server: RedisServer, build: Build, wire: tuple[RedisWire, Path]
+):
+    bad, folder = wire
+    committer = await _ready(build(folder))
+    bad.lose_replies()
+    job = a_job()
+    waiting = asyncio.create_task(committer.commit(job))
+    await wait_until(lambda: bad.lost, what="the reply is lost")
+    bad.mend()
+    await waiting
+    assert _queued(redis_server) == [job.id]
+
+
+async def test_a_batch_that_never_arrived_is_sent_again_and_its_late_twin_is_refused(
+    redis_server: RedisServer, build: Build, wire: tuple[RedisWire, Path]
+):
+    bad, folder = wire
+    committer = await _ready(build(folder, patience=0.5))
+    bad.hold_requests()
+    with pytest.raises(NotKept) as told:
+        await committer.commit(a_job())
+    assert told.value.kind == "unknown"
+    assert bad.held
+    bad.mend()
+    await wait_until(lambda: not committer.unready)
+    again = a_job()
+    await committer.commit(again)
+    calls = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"]
+    await bad.deliver()
+    await wait_until(
+        lambda: redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"] > calls,
+        what="Redis ran the late call",
+    )
+    assert _queued(redis_server) == [again.id]
+    assert len(redis_server.client().keys("rq:job:*")) == 1
+
+
+async def test_what_was_relayed_and_deleted_before_the_fate_is_asked_is_not_kept_again(
+    redis_server: RedisServer, build: Build, wire: tuple[RedisWire, Path]
+):
+    bad, folder = wire
+    committer = await _ready(build(folder))
+    bad.lose_replies()
+    job = a_job()
+    waiting = asyncio.create_task(committer.commit(job))
+    client = redis_server.client()
+    await wait_until(lambda: client.lpop(keys.queue_key("outbound")), what="a worker takes it")
+    client.delete(keys.job_key(job.id))
+    bad.mend()
+    await waiting
+    assert _queued(redis_server) == []
+    assert client.keys("rq:job:*") == []
+
+
+async def test_a_message_that_a_worker_took_meanwhile_is_not_withdrawn(
+    redis_server: RedisServer,
+    build: Build,
+    wire: tuple[RedisWire, Path],
+    capfd: pytest.CaptureFixture[str],
+):
+    bad, folder = wire
+    committer = await _ready(build(folder, patience=0.3))
+    bad.lose_replies()
+    job = a_job()
+    with pytest.raises(NotKept):
+        await committer.commit(job)
+    client = redis_server.client()
+    client.lpop(keys.queue_key("outbound"))
+    client.hset(keys.job_key(job.id), "status", "started")
+    bad.mend()
+    await wait_until(lambda: not committer.unready)
+    assert client.exists(keys.job_key(job.id))
+    assert f"{job.id} goes out though its client was told 451" in capfd.readouterr().err
+
+
+async def test_two_committers_do_not_fence_each_other(redis_server: RedisServer, build: Build):
+    one, other = await _ready(build()), await _ready(build())
+    await asyncio.gather(*(c.commit(a_job()) for c in (one, other) for _ in range(20)))
+    assert len(_queued(redis_server)) == 40
+
+
+@pytest.mark.parametrize("command", ["SCRIPT FLUSH", "FLUSHALL"])
+async def test_a_server_emptied_under_us_is_taken_up_anew(
+    redis_server: RedisServer, build: Build, command: str
+):
+    committer = await _ready(build())
+    redis_server.client().execute_command(*command.split())
+    job = a_job()
+    await committer.commit(job)
+    assert _queued(redis_server) == [job.id]
+
+
+async def test_every_message_confirmed_while_redis_is_killed_again_and_again_is_there(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build())
+    confirmed: list[str] = []
+    refused = 0
+    ending = asyncio.Event()
+
+    async def client() -> None:
+        nonlocal refused
+        while not ending.is_set():
+            job = a_job()
+            try:
+                await committer.commit(job)
+            except NotKept:
+                refused += 1
+            else:
+                confirmed.append(job.id)
+
+    clients = [asyncio.create_task(client()) for _ in range(20)]
+    for _ in range(4):
+        seen = len(confirmed)
+        await wait_until(lambda seen=seen: len(confirmed) > seen + 200, what="mail flows")
+        await asyncio.to_thread(redis_server.kill)
+        await asyncio.to_thread(redis_server.start)
+    seen = len(confirmed)
+    await wait_until(lambda: len(confirmed) > seen + 50, what="mail flows again")
+    ending.set()
+    await asyncio.gather(*clients)
+    there = _queued(redis_server)
+    assert refused == 0
+    assert set(confirmed) - set(there) == set()
+    assert sorted(there) == sorted(confirmed)  # each once, and nothing else
+
+
+async def test_after_a_stall_nothing_is_there_but_what_was_confirmed(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build(patience=0.3))
+    confirmed: list[str] = []
+
+    async def client() -> None:
+        for _ in range(20):
+            job = a_job()
+            try:
+                await committer.commit(job)
+            except NotKept:
+                return
+            confirmed.append(job.id)
+
+    clients = [asyncio.create_task(client()) for _ in range(20)]
+    await wait_until(lambda: len(confirmed) > 40)
+    redis_server.pause()
+    await wait_until(lambda: committer.trouble)
+    redis_server.resume()
+    await asyncio.gather(*clients)
+    await wait_until(lambda: not committer.unready)
+    assert sorted(_queued(redis_server)) == sorted(confirmed)
+
+
+async def test_a_caller_that_is_cancelled_disturbs_nobody(redis_server: RedisServer, build: Build):
+    committer = await _ready(build())
+    redis_server.pause()
+    first, gone, other = (asyncio.create_task(committer.commit(a_job())) for _ in range(3))
+    await wait_until(lambda: committer._flying)
+    late = a_job()
+    dropped = asyncio.create_task(committer.commit(late))
+    await wait_until(lambda: len(committer._lanes))
+    gone.cancel()
+    dropped.cancel()
+    redis_server.resume()
+    await asyncio.gather(first, other)
+    await committer.commit(a_job())
+    assert late.id not in _queued(redis_server)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("appendfsync", "everysec", "appendfsync is everysec, needed is always"),
+        ("appendonly", "no", "appendonly is no, needed is yes"),
+        ("maxmemory-policy", "allkeys-lru", "maxmemory-policy is allkeys-lru"),
+        ("no-appendfsync-on-rewrite", "yes", "no-appendfsync-on-rewrite is yes"),
+    ],
+)
+async def test_nothing_is_kept_in_a_store_that_could_lose_it(
+    redis_server: RedisServer, build: Build, setting: str, value: str, reason: str
+):
+    client = redis_server.client()
+    right = client.config_get(setting)[setting]
+    client.config_set(setting, value)
+    committer = build()
+    await committer.start()
+    await wait_until(lambda: committer.durability)
+    with pytest.raises(NotKept) as told:
+        await committer.commit(a_job())
+    assert told.value.kind == "not_durable"
+    assert told.value.text == "the mail store is not durable; try again later"
+    assert reason in committer.unready
+    assert _queued(redis_server) == []
+    client.config_set(setting, right)
+    await wait_until(lambda: not committer.unready)
+    await committer.commit(a_job())
+
+
+async def test_a_store_that_may_lose_mail_is_used_when_that_is_allowed(
+    redis_server: RedisServer, build: Build, capfd: pytest.CaptureFixture[str]
+):
+    redis_server.client().config_set("appendfsync", "everysec")
+    committer = await _ready(build(require_durable=False))
+    await committer.commit(a_job())
+    assert len(_queued(redis_server)) == 1
+    assert "store_not_durable" in capfd.readouterr().err
+
+
+async def test_a_store_that_stops_being_durable_is_found_out_when_it_comes_back(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build())
+    redis_server.kill()
+    redis_server.options["appendfsync"] = "everysec"
+    redis_server.start()
+    refusal = await _first_refusal(committer, a_job)
+    assert refusal.kind == "not_durable"
+    assert _queued(redis_server) == []
+
+
+async def test_a_server_that_hides_its_settings_is_not_trusted(
+    redis_server: RedisServer, build: Build
+):
+    redis_server.client().execute_command("ACL", "SETUSER", "default", "-config")
+    committer = build()
+    await committer.start()
+    await wait_until(lambda: committer.durability)
+    assert "CONFIG is forbidden" in committer.unready
+
+
+async def test_mail_over_the_memory_limit_is_refused_as_full(
+    redis_server: RedisServer, build: Build
+):
+    used = redis_server.client().info("memory")["used_memory"]
+    committer = await _ready(build(max_memory=used + 1_500_000))
+    await committer.commit(a_large_job(200_000))
+    refusal = await _first_refusal(committer, lambda: a_large_job(200_000))
+    assert refusal.kind == "full"
+    assert refusal.text == "the mail store is full; try again later"
+    kept = _queued(redis_server)
+    assert 3 <= len(kept) <= 8
+    redis_server.client().flushall()
+    await wait_until(lambda: _fits(committer), what="there is room again")
+
+
+async def _fits(committer: GroupCommit) -> bool:
+    try:
+        await committer.commit(a_large_job(200_000))
+    except NotKept:
+        return False
+    return True
+
+
+async def test_redis_own_limit_is_not_reached_so_that_mail_can_leave(
+    redis_server: RedisServer, build: Build
+):
+    client = redis_server.client()
+    client.config_set("maxmemory", 6_000_000)
+    committer = await _ready(build())
+    refusal = await _first_refusal(committer, lambda: a_large_job(100_000))
+    assert refusal.kind == "full"
+    client.set("franker:settled", "1")  # as the worker writes when it settles
+
+
+async def test_a_foreign_key_in_the_way_refuses_mail_and_breaks_nothing_else(
+    redis_server: RedisServer, build: Build
+):
+    client = redis_server.client()
+    client.set(keys.queue_key("outbound"), "not a list")
+    committer = await _ready(build())
+    with pytest.raises(NotKept) as told:
+        await committer.commit(a_job())
+    assert told.value.kind == "unknown"
+    client.delete(keys.queue_key("outbound"))
+    await wait_until(lambda: not committer.unready)
+    job = a_job()
+    await committer.commit(job)
+    assert _queued(redis_server) == [job.id]
+    assert len(client.keys("rq:job:*")) == 1
+
+
+async def test_a_server_without_its_replicas_refuses_and_nothing_is_there(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build())
+    redis_server.client().config_set("min-replicas-to-write", 1)
+    with pytest.raises(NotKept) as told:
+        await committer.commit(a_job())
+    assert told.value.kind == "away"
+    assert _queued(redis_server) == []
+
+
+async def test_closing_keeps_what_waits_and_refuses_what_comes(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build())
+    redis_server.pause()
+    waiting = [asyncio.create_task(committer.commit(a_job())) for _ in range(300)]
+    await wait_until(lambda: committer._flying and len(committer._lanes))
+    closing = asyncio.create_task(committer.close())
+    redis_server.resume()
+    await asyncio.gather(closing, *waiting)
+    assert len(_queued(redis_server)) == 300
+    with pytest.raises(NotKept) as told:
+        await committer.commit(a_job())
+    assert told.value.text == "shutting down; try again later"
+
+
+async def test_closing_while_redis_is_away_answers_those_who_wait(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build())
+    redis_server.pause()
+    waiting = asyncio.create_task(committer.commit(a_job()))
+    await wait_until(lambda: committer._flying)
+    late = asyncio.create_task(committer.commit(a_job()))
+    await wait_until(lambda: len(committer._lanes))
+    await committer.close(grace=0.1)
+    redis_server.resume()
+    for task, kind in ((waiting, "unknown"), (late, "away")):
+        with pytest.raises(NotKept) as told:
+            await task
+        assert told.value.kind == kind
+
+
+async def test_an_idle_committer_notices_that_redis_went(redis_server: RedisServer, build: Build):
+    committer = await _ready(build())
+    redis_server.stop()
+    await wait_until(lambda: committer.unready == "the mail store does not answer")
+    redis_server.start()
+    await wait_until(lambda: not committer.unready)

@@ -46,7 +46,7 @@ _PER_MESSAGE = 1024  # octets beside body and envelope, for the estimate between
 _COMMIT, _FENCE, _WITHDRAW = load("commit"), load("fence"), load("withdraw")
 
 
-class NotKept(Exception):  # noqa: N818 - reads as what happened to the message
+class NotKept(Exception):
     """The message was not kept, and the client must be told so (4yz, never 5yz).
 
     `kind` "full" means 452, anything else 451; `text` is for the client. Of kind "unknown" it may
@@ -211,7 +211,6 @@ class GroupCommit:
         while True:
             if loop.time() >= self._inspect_at:
                 await self._in_time(self._inspect(store))
-                loop.call_at(self._inspect_at, self._wake.set)
             self._wake.clear()
             if messages := self._lanes.take():
                 self._number += 1
@@ -219,7 +218,9 @@ class GroupCommit:
             elif self._closing:
                 return
             else:
+                alarm = loop.call_at(self._inspect_at, self._wake.set)
                 await self._wake.wait()
+                alarm.cancel()
 
     async def _keep(self, store: StoreConnection, batch: Batch) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

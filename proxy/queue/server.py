@@ -21,6 +21,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from proxy.log import events
+from proxy.queue.aof import mend
 from proxy.queue.capacity import disk_free
 from proxy.queue.connection import SOCKET_NAME
 
@@ -194,6 +195,10 @@ def run_private_redis(data_dir: Path) -> NoReturn:
         take_lock(folder)
         if hold_reserve(folder):
             events.notice(f"the disk of {folder} is full: its reserve was given up, free some room")
+        if cut := mend(folder):
+            events.notice(
+                f"{cut} octets of a write that a crash had torn were cut off; no mail in them"
+            )
         events.started("redis", server=str(program), program=str(program.path), folder=str(folder))
         os.umask(0o077)
         os.dup2(2, 1)  # what it has to say is a log, and ours goes to standard error

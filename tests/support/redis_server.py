@@ -11,24 +11,15 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from proxy.queue.aof import mend
+from proxy.queue.server import FOLDER, server_arguments
 from tests.support.waiting import wait_for
-
-DURABLE = {
-    "appendonly": "yes",
-    "appendfsync": "always",
-    "aof-use-rdb-preamble": "no",
-    "save": "",
-    "maxmemory-policy": "noeviction",
-    "hash-max-listpack-value": "8192",
-    "auto-aof-rewrite-min-size": "512mb",
-}
-"""What the private server of `franker redis` runs with, as far as a test can see it."""
 
 
 class RedisServer:
-    """A redis-server process on `data_dir`/redis.sock, with its files in `data_dir`/redis.
+    """A redis-server process as `franker redis` runs it: on `data_dir`/redis.sock.
 
-    `options` are settings of Redis beside (or instead of) those in DURABLE. `port` other than 0
+    `options` are settings of Redis beside (or instead of) Franker's own. `port` other than 0
     lets it listen on 127.0.0.1 too. `binary` may be a Valkey server.
     """
 
@@ -45,7 +36,7 @@ class RedisServer:
         self.url = f"unix://{self.socket}"
         self.port = port
         self._binary = binary
-        self._options = DURABLE | (options or {})
+        self.options = {"loglevel": "notice", "bind": "127.0.0.1", **(options or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: list[redis.Redis] = []
 
@@ -61,13 +52,12 @@ class RedisServer:
     def start(self) -> None:
         """Start it and return when it answers (all its files read)."""
         assert not self.running
-        files = self.data_dir / "redis"
+        files = self.data_dir / FOLDER
         files.mkdir(exist_ok=True)
+        mend(files)
         self.socket.unlink(missing_ok=True)
-        arguments = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1"]
-        arguments += ["--unixsocket", str(self.socket), "--unixsocketperm", "700"]
-        arguments += ["--dir", str(files), "--daemonize", "no"]
-        for name, value in self._options.items():
+        arguments = [self._binary, *server_arguments(self.data_dir), "--port", str(self.port)]
+        for name, value in self.options.items():
             arguments += [f"--{name}", value]
         with (self.data_dir / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
