@@ -427,11 +427,11 @@ async def test_421_in_mid_pipeline_ends_both_transactions_with_what_was_known() 
             "c@example.net": 421,
         }
         assert replies.broken == "the far end closes: 421 4.3.2 shutting down"
-        assert replies.awaited
+        assert replies.owed
         replies = await second
         assert replies.mail is None
         assert replies.broken
-        assert not replies.awaited
+        assert not replies.owed
         assert not connection.alive
 
 
@@ -467,11 +467,11 @@ async def test_a_drop_with_a_dot_and_an_envelope_in_flight_leaves_only_the_first
         assert replies.dot_sent
         assert replies.final is None
         assert replies.broken
-        assert replies.awaited
+        assert replies.owed
         replies = await second
         assert not replies.dot_sent
         assert replies.broken
-        assert not replies.awaited
+        assert not replies.owed
 
 
 async def test_a_drop_before_354_leaves_nothing_unknown() -> None:
@@ -768,7 +768,7 @@ async def test_without_pipelining_a_reply_in_pieces_repeats_no_command() -> None
         assert [line[:4] for line in peer.heard[-3:]] == ["MAIL", "RCPT", "DATA"]
 
 
-# -- the end -----------------------------------------------------------------------------------
+# -- the end -------------------------------------------------------------------------------------
 
 
 async def test_close_says_quit() -> None:

@@ -72,7 +72,8 @@ def judge(replies: TransactionReplies, recipients: Iterable[str]) -> Judgement:
         if replies.mail is not None and not replies.mail.positive:
             # What RCPT was answered after a refused MAIL is only its echo.
             account, whose = _mail(replies.mail)
-            words, refusal = str(replies.mail), replies.mail
+            words = str(replies.mail)
+            refusal = replies.mail if account == _DEAD else None
         elif reply is None:
             account, whose, words = _lost(replies)
         elif not reply.positive:
@@ -80,7 +81,7 @@ def judge(replies: TransactionReplies, recipients: Iterable[str]) -> Judgement:
             words = str(reply)
         else:
             account, whose, words = whole
-            refusal = replies.final or replies.data
+            refusal = (replies.final or replies.data) if account == _DEAD else None
         accounts[account][address] = words
         if whose > blame:
             blame, reason = whose, words
@@ -92,7 +93,7 @@ def judge(replies: TransactionReplies, recipients: Iterable[str]) -> Judgement:
         unknown,
         blame,
         reason,
-        refusal if refusal is not None and _refuses(refusal) else None,
+        refusal,
         _midway(replies),
     )
 
@@ -185,15 +186,11 @@ def _too_many(reply: Reply) -> bool:
     return reply.enhanced in ("4.5.3", "5.5.3") or (reply.code in (452, 552) and not reply.enhanced)
 
 
-def _refuses(reply: Reply) -> bool:
-    return reply.code >= 500 and _refused(reply)[0] == _DEAD and reply.code not in _LOGIN_CODES
-
-
 def _midway(replies: TransactionReplies) -> bool:
     said = (replies.mail, *replies.recipients.values(), replies.data, replies.final)
     if any(reply is not None and reply.code == 421 for reply in said):
         return True
-    return bool(replies.broken) and replies.awaited and not replies.dot_sent
+    return bool(replies.broken) and replies.owed and not replies.dot_sent
 
 
 def _words(replies: TransactionReplies) -> str:

@@ -45,10 +45,11 @@ def ca_file() -> str:
 
 
 @cache
-def server_context(*names: str, authority: trustme.CA = authority()) -> ssl.SSLContext:
+def server_context(*names: str, signed_by: trustme.CA | None = None) -> ssl.SSLContext:
     """Return the context of a server whose certificate is for `names`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*(names or ("127.0.0.1", "::1", "localhost"))).configure_cert(context)
+    signed_by = signed_by or authority()
+    signed_by.issue_cert(*(names or ("127.0.0.1", "::1", "localhost"))).configure_cert(context)
     return context
 
 

@@ -409,8 +409,8 @@ class Connection(asyncio.Protocol):
         first = True
         while self._line:
             exchange, future = self._line.popleft()
-            awaited = first and not ours and exchange.stage is not Stage.START
+            owed = first and not ours and exchange.stage is not Stage.START
             if not future.done():
-                future.set_result(exchange.replies(why, ours=ours, awaited=awaited))
+                future.set_result(exchange.replies(why, ours=ours, owed=owed))
             first = False
         self._transport.abort()

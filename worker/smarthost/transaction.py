@@ -49,7 +49,7 @@ class TransactionReplies:
     accepted recipient: then, and without `final`, the outcome is unknown. `broken` says why the
     connection ended before the transaction did, or is "". `ours` says that it was us who ended it
     (`before_dot` said no, or the connection was closed under it): nobody else is to blame.
-    `awaited` says that the far end owed a reply to this very transaction when it broke, rather
+    `owed` says that the far end owed a reply to this very transaction when it broke, rather
     than to the one before it.
     """
 
@@ -60,7 +60,7 @@ class TransactionReplies:
     dot_sent: bool = False
     broken: str = ""
     ours: bool = False
-    awaited: bool = False
+    owed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ class Exchange:
         return self.stage not in (Stage.FINAL, Stage.NO_FINAL)
 
     def replies(
-        self, broken: str = "", *, ours: bool = False, awaited: bool = False
+        self, broken: str = "", *, ours: bool = False, owed: bool = False
     ) -> TransactionReplies:
         """Return what is known of the transaction now."""
         return TransactionReplies(
@@ -227,7 +227,7 @@ class Exchange:
             self.dot_sent,
             broken,
             ours,
-            awaited,
+            owed,
         )
 
     def _mail_command(self) -> bytes:
@@ -255,12 +255,10 @@ def dot_stuffed(content: bytes) -> bytes:
     Ends with CRLF. A bare CR or LF, which the queue should never hold, becomes CRLF: sent as it
     is, it could end the message early and make the rest of it commands.
     """
-    # Ordinary mail has no line that starts with a dot: two quick looks settle it.
-    if b"\n." in content or content.count(b"\n") != content.count(b"\r"):
-        ends = content.count(b"\r\n")
-        if content.count(b"\n") != ends or content.count(b"\r") != ends:
-            content = _LINE_END.sub(b"\r\n", content)
-        content = content.replace(b"\r\n.", b"\r\n..")
+    ends = content.count(b"\r\n")
+    if content.count(b"\n") != ends or content.count(b"\r") != ends:
+        content = _LINE_END.sub(b"\r\n", content)
+    content = content.replace(b"\r\n.", b"\r\n..")
     if content.startswith(b"."):
         content = b"." + content
     return content if not content or content.endswith(b"\r\n") else content + b"\r\n"
