@@ -19,6 +19,8 @@ X-Cron-Env: <HOME=/root>
 run-parts failed
 """
 
+NOT_ASCII = '553 5.6.7 Postmark takes no address whose mailbox is not ASCII: "j?rg@example.com"'
+
 
 def from_cron(given: Policy):
     return accepted(CRON, given, envelope("root", "root"))
@@ -226,13 +228,12 @@ def test_senders_that_can_be_taken_are_taken(sender):
 @pytest.mark.parametrize(
     ("sender", "reply"),
     [
-        ("jörg@example.com", "553 5.6.7 Postmark takes no address whose mailbox is not ASCII: "
-         '"j?rg@example.com"'),
+        ("jörg@example.com", NOT_ASCII),
         ("a b@example.com", '501 5.1.7 Bad sender address "a b@example.com"'),
         ("a@b\r\nRCPT TO:<x@y>", '501 5.1.7 Bad sender address "a@b??RCPT TO:<x@y>"'),
         ("a@-..-", '501 5.1.7 Bad sender address "a@-..-"'),
     ],
-)  # fmt: skip
+)
 def test_senders_that_cannot_be_taken_are_refused_in_plain_words(sender, reply):
     assert str(check_sender(policy(), sender)) == reply
 
@@ -240,15 +241,14 @@ def test_senders_that_cannot_be_taken_are_refused_in_plain_words(sender, reply):
 @pytest.mark.parametrize(
     ("recipient", "reply"),
     [
-        ("jörg@example.com", "553 5.6.7 Postmark takes no address whose mailbox is not ASCII: "
-         '"j?rg@example.com"'),
+        ("jörg@example.com", NOT_ASCII),
         ("a@b c", '501 5.1.3 Bad recipient address "a@b c"'),
         ("a\r\n@b.example", '501 5.1.3 Bad recipient address "a??@b.example"'),
         ("a b", '501 5.1.3 Bad recipient address "a b"'),
         ("<a>@b.example", '501 5.1.3 Bad recipient address "<a>@b.example"'),
         ("a@xn--" + "é" * 80, '501 5.1.3 Bad recipient address "a@xn--' + "?" * 80 + '"'),
     ],
-)  # fmt: skip
+)
 def test_recipients_that_cannot_be_taken_are_refused_in_plain_words(recipient, reply):
     assert str(resolve_recipient(policy(), recipient)) == reply
 
@@ -265,6 +265,4 @@ def test_a_domain_outside_of_ascii_becomes_its_a_labels():
 @pytest.mark.parametrize("name", ["From", "To", "Cc", "Sender", "Reply-To"])
 def test_a_mailbox_outside_of_ascii_in_the_header_is_refused(name):
     other = "" if name == "From" else "From: x@example.com\n"
-    assert refusal(f"{other}{name}: Jörg <jörg@example.com>\n\nx\n") == (
-        '553 5.6.7 Postmark takes no address whose mailbox is not ASCII: "j?rg@example.com"'
-    )
+    assert refusal(f"{other}{name}: Jörg <jörg@example.com>\n\nx\n") == NOT_ASCII

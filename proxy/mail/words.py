@@ -1,14 +1,15 @@
 """Text in header fields: encoded words (RFC 2047), and values that fit their lines."""
 
+import binascii
 import re
-from email.errors import HeaderParseError
-from email.header import Header, decode_header
+from email.header import Header
 
 from proxy.mail.lines import LONGEST
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
 _WORD_MARK = "=?"
+_ENCODED_WORD = re.compile(r"=\?([!->@-~]+)\?([bBqQ])\?([!->@-~]*)\?=")
 _SHORT = 78  # what a line should not exceed (RFC 5322 §2.1.1)
 
 
@@ -26,33 +27,52 @@ def decode_octets(octets: bytes, charset: str) -> str:
 
 
 def decode_words(text: str) -> str:
-    """Return a field's text with its encoded words decoded as far as that is possible."""
+    """Return a field's text with its encoded words decoded, those that can be; never fails."""
     if _WORD_MARK not in text:
         return text
-    try:
-        parts = decode_header(text)
-    except HeaderParseError:
-        return text
     decoded: list[str] = []
-    for octets, charset in parts:
-        if isinstance(octets, str):
-            decoded.append(octets)
-            continue
-        try:
-            decoded.append(octets.decode(charset or "ascii", errors="replace"))
-        except LookupError:
-            decoded.append(octets.decode("latin-1"))
+    octets, charset, at = b"", "", 0
+    for match in _ENCODED_WORD.finditer(text):
+        between = text[at : match.start()]
+        # White space between two encoded words is none; letters may be split over them.
+        if charset and (between.strip() or match[1].lower() != charset):
+            decoded.append(_decode(octets, charset))
+            octets = b""
+        if not charset or between.strip():
+            decoded.append(between)
+        charset, at = match[1].lower(), match.end()
+        octets += _word_octets(match[2], match[3])
+    if charset:
+        decoded.append(_decode(octets, charset))
+    decoded.append(text[at:])
     return "".join(decoded)
+
+
+def _word_octets(encoding: str, text: str) -> bytes:
+    if encoding in "qQ":
+        return binascii.a2b_qp(text.encode("ascii"), header=True)
+    try:
+        return binascii.a2b_base64(text + "=" * (-len(text) % 4))
+    except binascii.Error:
+        return text.encode("ascii")
+
+
+def _decode(octets: bytes, charset: str) -> str:
+    try:
+        return octets.decode(charset.partition("*")[0], errors="replace")
+    except LookupError:
+        return octets.decode("latin-1")
 
 
 def encode_text(text: str, name: bytes) -> bytes:
     """Return the value of the unstructured field `name` for `text`, with its leading space.
 
-    Printable ASCII stays as it is where it fits a line; everything else becomes encoded words.
+    Printable ASCII stays as it is, folded where it fits no line; all else becomes encoded words.
     """
     text = one_line(text)
-    if text.isascii() and _WORD_MARK not in text and len(name) + 2 + len(text) <= LONGEST:
-        return b" " + text.encode("ascii")
+    if text.isascii() and _WORD_MARK not in text:
+        octets = text.encode("ascii")
+        return b" " + octets if len(name) + 2 + len(text) <= LONGEST else fold(octets, name)
     return b" " + _encoded(text, len(name) + 2)
 
 
@@ -66,7 +86,7 @@ def encode_mailbox(name: str, address: str) -> bytes:
     if not name:
         return octets
     if not name.isascii() or _WORD_MARK in name or len(name) > _SHORT:
-        return _encoded(name, _SHORT // 2) + b" <" + octets + b">"
+        return _encoded(name, 2) + b" <" + octets + b">"
     if _PLAIN_NAME.fullmatch(name):
         return f"{name} <".encode("ascii") + octets + b">"
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')

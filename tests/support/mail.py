@@ -96,3 +96,9 @@ def field(octets: bytes, name: str) -> str:
 def body(octets: bytes) -> bytes:
     """Return what is below the header."""
     return octets.partition(b"\r\n\r\n")[2]
+
+
+def text(message: EmailMessage | bytes) -> str:
+    """Return the text of a message without parts, decoded, with LF as its line end."""
+    message = read(message) if isinstance(message, bytes) else message
+    return str(message.get_content()).replace("\r\n", "\n")
