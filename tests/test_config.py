@@ -399,6 +399,42 @@ def test_a_password_in_the_address_of_redis_is_refused_and_not_shown(
     assert "b7e1c5a0" not in text
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis.example.com:6379",
+        "http://redis.example.com",
+        "redis://",
+        "redis://redis.example.com:66666/0",
+        "redis://redis.example.com:x/0",
+        "redis://one.example.com,two.example.com/0",
+        "redis+sentinel://one.example.com:26379",
+        "redis+sentinel://one.example.com,two.example.com:x/mail",
+        "unix://relative.sock",
+    ],
+)
+def test_an_address_of_redis_that_cannot_work_is_a_fault(url: str, tmp_path: Path) -> None:
+    text = fault(f'[redis]\nurl = "{url}"', tmp_path)
+    assert f'redis.url: was "{url}"; empty for a private server, or redis://HOST:PORT/0' in text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rediss://franker@redis.example.com:6380/2?ssl_cert_reqs=required",
+        "redis://[::1]:6379",
+        "unix:///run/redis/redis.sock?db=1",
+        "rediss+sentinel://one.example.com,two.example.com:26380/mail/1",
+    ],
+)
+def test_an_address_of_redis_may_have_any_of_its_parts(url: str, tmp_path: Path) -> None:
+    assert configured(f'[redis]\nurl = "{url}"', tmp_path).settings.redis.url == url
+
+
+def test_a_rule_named_like_an_address_is_a_fault_since_metrics_show_it(tmp_path: Path) -> None:
+    assert "rules.bob@example.com.name: " in fault('[[rules]]\nname = "bob@example.com"', tmp_path)
+
+
 def test_control_characters_in_a_key_never_reach_the_terminal(tmp_path: Path) -> None:
     text = fault('[listen]\n"a\\u001b[31m" = 1\nhttp = "\\u001b[2J"', tmp_path)
     assert "\x1b" not in text

@@ -146,19 +146,34 @@ class Local(Section):
     aliases_file: str = ""
 
 
-_REDIS_URL = re.compile(r"(?:rediss?|unix|rediss?\+sentinel)://[^\s]+")
+_UNIX_URL = re.compile(r"unix:///\S+")
+_REDIS_URL = re.compile(r"rediss?(\+sentinel)?://(?:[^\s/@]*@)?([^\s/?@]+)(/[^\s/?]+)?([/?]\S*)?")
+_HOST_MAYBE_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+)(?::(\d{1,5}))?", re.ASCII)
 
 
 def _redis_url(value: str) -> str:
-    if value and not _REDIS_URL.fullmatch(value):
+    if not value:
+        return value
+    userinfo, at, _ = value.partition("://")[2].rpartition("@")
+    if (at and ":" in userinfo) or re.search(r"[?&]password=", value):
+        raise ValueError("no password in the address; name its place in redis.password")
+    if not _UNIX_URL.fullmatch(value) and not _names_servers(value):
         raise ValueError(
             "empty for a private server, or redis://HOST:PORT/0, rediss://HOST:PORT/0, "
             "unix:///PATH, redis+sentinel://HOST:PORT,HOST:PORT/NAME"
         )
-    userinfo, at, _ = value.partition("://")[2].rpartition("@")
-    if (at and ":" in userinfo) or re.search(r"[?&]password=", value):
-        raise ValueError("no password in the address; name its place in redis.password")
     return value
+
+
+def _names_servers(url: str) -> bool:
+    """Tell whether `url` names one server, or Sentinels and the service they watch."""
+    match = _REDIS_URL.fullmatch(url)
+    if match is None:
+        return False
+    sentinel, hosts, service = match[1], match[2].split(","), match[3]
+    found = [_HOST_MAYBE_PORT.fullmatch(host) for host in hosts]
+    ports_fit = all(one is not None and int(one[1] or 0) <= 65535 for one in found)
+    return ports_fit and (service is not None if sentinel else len(hosts) == 1)
 
 
 class Redis(Section):

@@ -128,8 +128,10 @@ Patterns = Annotated[tuple[str, ...], BeforeValidator(listed), AfterValidator(_n
 
 
 def _name(value: str) -> str:
-    if not 0 < len(value) <= _NAME_CHARACTERS or not value.isprintable():
-        raise ValueError(f"1 to {_NAME_CHARACTERS} printable characters")
+    if not 0 < len(value) <= _NAME_CHARACTERS or not value.isprintable() or "@" in value:
+        raise ValueError(
+            f"1 to {_NAME_CHARACTERS} printable characters and no @, since metrics show it"
+        )
     return value
 
 

@@ -13,12 +13,16 @@ import select
 import time
 import traceback
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from proxy.config.model import Log
 from proxy.log.lines import Clock, Value, as_json, domain_only, domains_only, kv, without
 
+if TYPE_CHECKING:
+    from proxy.config.model import Log  # costs 100 ms at start
+
 _STDERR = 2
-_PATIENCE_MS = 1000  # how long a reader may be slow, once, before lines are left out
+_PATIENCE_MS = 1000  # how long a slow reader is waited for before lines are left out ...
+_SULK_S = 30.0  # ... and for how long it is not waited for again
 _CHUNK_OCTETS = 4096  # PIPE_BUF: what a pipe takes at once when poll says that it takes anything
 _TRACEBACK_CHARACTERS = 8000  # the end is kept: that is where the error stands
 _MIN_SECRET = 4  # shorter ones would blot out ordinary words
@@ -27,11 +31,12 @@ _MIN_SECRET = 4  # shorter ones would blot out ordinary words
 class _State:
     """How lines are written in this process: set once, by `setup`."""
 
-    __slots__ = ("clock", "domain", "lost", "secrets", "text")
+    __slots__ = ("clock", "domain", "lost", "secrets", "stalled_at", "text")
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.lost = 0
+        self.stalled_at = -_SULK_S
         self.text = kv
         self.domain = False
         self.secrets: frozenset[str] = frozenset()
@@ -42,7 +47,7 @@ _stderr = select.poll()
 _stderr.register(_STDERR, select.POLLOUT)
 
 
-def setup(settings: Log) -> None:
+def setup(settings: "Log") -> None:
     """Write lines as `settings` say, and take in what libraries log from WARNING on."""
     _state.text = as_json if settings.format == "json" else kv
     _state.domain = settings.addresses == "domain"
@@ -85,9 +90,20 @@ def _ready(patience_ms: int) -> bool:
         return True  # another thread is asking just now; it will find out
 
 
+def _waited() -> bool:
+    """Wait for a slow reader, now and then; tell whether it was worth it."""
+    now = time.monotonic()
+    if now - _state.stalled_at < _SULK_S:
+        return False
+    if _ready(_PATIENCE_MS):
+        return True
+    _state.stalled_at = now
+    return False
+
+
 def _write(octets: bytes) -> None:
     while octets:
-        if not _ready(0) and (_state.lost or not _ready(_PATIENCE_MS)):
+        if not _ready(0) and not _waited():
             _state.lost += 1
             return
         try:
