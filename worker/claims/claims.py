@@ -196,14 +196,14 @@ class Claims:
         """
         for claim in give_back:
             self.settle(claim, Settlement("keep", dot=claim.dot))
+        # The heart first: a beat after the goodbye would register the worker anew.
+        await _end(self._tasks[:1])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):
                 if self._tasks:
                     await self._flusher.drained()
                     await self._living.insist(REAP, self._me.incarnation, "")
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(self._tasks[1:])
         for connection in (self._claiming, self._living, self._settling, self._commands):
             await connection.close()
 
@@ -265,6 +265,12 @@ class Claims:
         for held in list(self._held):
             if job_id in (None, held):
                 self.on_stop_job(held)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _with_new_clock(envelope: JobEnvelope, now: float) -> JobEnvelope:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from proxy.log import events
 from proxy.queue import keys
+from worker.claims.link import cancellations
 
 _CHANNEL = "rq:pubsub:"
 _PATIENCE_S = 5.0
@@ -47,21 +48,23 @@ class Commands:
 
     async def run(self) -> None:
         """Listen, until cancelled."""
-        while True:
+        while not cancellations():
             pubsub = self._redis.pubsub()
             try:
                 await self._listen(pubsub)
             except (RedisError, OSError):
-                await asyncio.sleep(_PAUSE_S)
+                pass
             finally:
                 with contextlib.suppress(Exception):
                     await pubsub.aclose()  # type: ignore[no-untyped-call] # unannotated in redis-py
+            if not self._renamed.is_set() and not cancellations():
+                await asyncio.sleep(_PAUSE_S)
 
     async def _listen(self, pubsub: PubSub) -> None:
         self._renamed.clear()
         await pubsub.subscribe(keys.WAKE_CHANNEL, _CHANNEL + self._name)
         self._wake()  # what was published while nobody listened
-        while not self._renamed.is_set():
+        while not self._renamed.is_set() and not cancellations():
             message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=_PATIENCE_S)
             if message is None:
                 await pubsub.ping()

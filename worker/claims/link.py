@@ -39,6 +39,15 @@ class Weather:
             events.store_back()
 
 
+def cancellations() -> int:
+    """Return how often the current task was asked to end.
+
+    redis-py loses a cancellation that comes while it connects; whoever waits for it looks here.
+    """
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
 class Link:
     """One connection for one kind of call, opened when it is needed."""
 
@@ -48,8 +57,11 @@ class Link:
 
     async def ask(self, script: Script, *args: bytes | str | float) -> Any:
         """Return the script's answer; raises RedisError or OSError without a second attempt."""
+        cancelled_before = cancellations()
         try:
             answer = await script.run(self._redis, *args)
+            if cancellations() > cancelled_before:
+                raise asyncio.CancelledError
         except (RedisError, OSError) as error:
             self._weather.failed(error)
             # The answer may still be on its way: nothing else may read it from this connection.
