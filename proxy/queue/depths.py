@@ -83,4 +83,9 @@ async def feed_depths(
             shown.feed(await read_depths(redis, streams, clock()))
         except (RedisError, OSError):
             shown.forget()
+        # A cancellation that arrives together with a reply, or during the library's connect, is
+        # lost in there (async_timeout, Python 3.11's wait_for): it must not be slept over.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
         await asyncio.sleep(every)
