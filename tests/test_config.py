@@ -341,6 +341,10 @@ def test_the_variable_of_a_secret_is_no_mistake() -> None:
             ),
         ),
         (
+            '[redis]\nurl = "redis+sentinel://10.0.0.1:26379,10.0.0.2:26379/mail"',
+            "redis.url: mail and password go to 10.0.0.1 in clear text; rediss:// encrypts",
+        ),
+        (
             '[[rules]]\nname = "all"\n[[rules]]\nname = "never"\nsender = ["a@*"]',
             (
                 'rules.all: no key selects, so it takes all mail; "never" and what follows is '
