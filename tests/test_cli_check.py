@@ -1,0 +1,153 @@
+"""`franker check` against a real store and a far end that fails on demand."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.sandbox.account import TOKEN
+from tests.support.far_end import BackgroundFarEnd, background_far_end
+from tests.support.processes import Installation
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture
+def far_end() -> Iterator[BackgroundFarEnd]:
+    with background_far_end() as there:
+        yield there
+
+
+@pytest.fixture
+def here(data_dir: Path, far_end: BackgroundFarEnd) -> Installation:
+    """An installation whose private Redis runs in the folder that `redis_server` uses."""
+    installation = Installation(data_dir, {"data_dir": data_dir, "postmark": far_end.postmark()})
+    installation.environ["POSTMARK_SERVER_TOKEN"] = TOKEN
+    return installation
+
+
+def check(installation: Installation) -> tuple[int, list[dict[str, Any]]]:
+    done = installation.run("check", "--json")
+    assert "Traceback" not in done.stderr
+    findings: list[dict[str, Any]] = json.loads(done.stdout)
+    return done.returncode, findings
+
+
+def states(findings: list[dict[str, Any]], what: str) -> list[str]:
+    return [finding["state"] for finding in findings if finding["what"] == what]
+
+
+def test_when_all_is_well_every_port_is_ok_and_nothing_was_sent(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    code, findings = check(here)
+    assert code == 0
+    assert states(findings, "store") == ["ok"]
+    assert states(findings, "stream outbound") == ["ok", "ok", "ok"]
+    assert all(f["certificate_days"] > 1 for f in findings if f["what"] == "stream outbound")
+    assert len(far_end.logins) == 3
+    assert far_end.messages == []
+
+
+def test_without_redis_it_fails_and_says_what_starts_it(here: Installation) -> None:
+    code, findings = check(here)
+    assert code == 1
+    (store,) = (finding for finding in findings if finding["what"] == "store")
+    assert store["state"] == "failed"
+    assert "`franker run` or `franker redis` starts it" in store["detail"]
+
+
+def test_a_store_that_is_not_durable_fails_with_the_remedy(
+    here: Installation, redis_server: RedisServer
+) -> None:
+    redis_server.client().config_set("appendfsync", "everysec")
+    code, findings = check(here)
+    (store,) = (finding for finding in findings if finding["what"] == "store")
+    assert code == 1
+    assert "CONFIG SET appendfsync always" in store["detail"]
+
+
+def test_one_port_that_is_closed_is_noted_and_does_not_fail(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    far_end.fail("connect", do="refuse", port=far_end.ports[0])
+    code, findings = check(here)
+    assert code == 0
+    assert states(findings, "stream outbound") == ["note", "ok", "ok"]
+    assert "another port works" in findings[2]["detail"]
+
+
+def test_all_ports_closed_fails(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    far_end.fail("connect", do="refuse")
+    code, findings = check(here)
+    assert code == 1
+    assert states(findings, "stream outbound") == ["failed"] * 3
+
+
+def test_a_missing_token_fails_by_its_name_and_the_ports_are_looked_at_all_the_same(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    del here.environ["POSTMARK_SERVER_TOKEN"]
+    code, findings = check(here)
+    assert code == 1
+    assert states(findings, "stream outbound") == ["ok", "ok", "ok", "failed"]
+    assert "env POSTMARK_SERVER_TOKEN is not set" in findings[-1]["detail"]
+    assert far_end.logins == []
+
+
+def test_a_refused_token_fails_and_is_not_shown(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    here.environ["POSTMARK_SERVER_TOKEN"] = "wr0ng-t0ken"
+    done = here.run("check")
+    assert done.returncode == 1
+    assert "env POSTMARK_SERVER_TOKEN: AUTH: 535" in done.stdout
+    assert "wr0ng-t0ken" not in done.stdout + done.stderr
+
+
+def test_a_certificate_of_a_stranger_fails_before_any_login(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    here.configure({"data_dir": here.folder, "postmark": {**far_end.postmark(), "ca_file": ""}})
+    code, findings = check(here)
+    assert code == 1
+    assert states(findings, "stream outbound") == ["failed"] * 3
+    assert "certificate" in findings[-1]["detail"]
+    assert far_end.logins == []
+
+
+def test_a_second_token_that_is_accepted_is_enough_and_the_first_is_noted(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    tokens = [{"env": "OLD_TOKEN"}, {"env": "POSTMARK_SERVER_TOKEN"}]
+    here.environ["OLD_TOKEN"] = "revoked"
+    here.configure(
+        {
+            "data_dir": here.folder,
+            "postmark": far_end.postmark(),
+            "streams": {"outbound": {"token": tokens}},
+        }
+    )
+    code, findings = check(here)
+    assert code == 0
+    assert states(findings, "stream outbound") == ["note"] * 3
+    assert "login by env POSTMARK_SERVER_TOKEN accepted" in findings[-1]["detail"]
+    assert "env OLD_TOKEN: AUTH: 535" in findings[-1]["detail"]
+
+
+def test_what_is_said_at_start_is_said_here_too(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    here.configure(
+        {
+            "data_dir": here.folder,
+            "postmark": far_end.postmark(),
+            "listen": {"allow": ["127.0.0.0/8", "10.0.0.0/8"]},
+        }
+    )
+    code, findings = check(here)
+    assert code == 0
+    assert any("10.0.0.0/8" in f["detail"] for f in findings if f["what"] == "configuration")
