@@ -131,9 +131,13 @@ async def test_an_address_that_swallows_packets_costs_one_connect_time_out() -> 
 
 
 def addresses(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, int]) -> None:
-    """Let every name have the addresses `found`."""
+    """Let the name localhost have the addresses `found`."""
+    loop = asyncio.get_running_loop()
+    real = loop.getaddrinfo
 
-    async def lookup(*_: object, **__: object) -> list[Any]:
+    async def lookup(host: str, *arguments: Any, **options: Any) -> Any:
+        if host != "localhost":
+            return await real(host, *arguments, **options)
         return [
             (
                 socket.AF_INET6 if ":" in host else socket.AF_INET,
@@ -145,7 +149,7 @@ def addresses(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, int]) -> None:
             for host, port in found
         ]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookup)
+    monkeypatch.setattr(loop, "getaddrinfo", lookup)
 
 
 async def polite(session: Session) -> None:

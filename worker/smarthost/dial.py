@@ -76,7 +76,8 @@ def without(addresses: list[Address], tried: socket.socket) -> list[Address]:
         peer = tried.getpeername()
     except OSError:
         return []
-    return [entry for entry in addresses if entry[4][:2] != peer[:2]]
+    left = [entry for entry in addresses if entry[4][:2] != peer[:2]]
+    return left if len(left) < len(addresses) else []  # or the same would be tried for ever
 
 
 def _reason(error: Exception) -> str:

@@ -11,6 +11,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Sequence
+from typing import cast
 
 import aiosmtplib
 
@@ -132,8 +133,8 @@ class Handshake:
     def _drop(self) -> None:
         """Close at once: no farewell that a silent server could hold up."""
         for transport in (self._transport, self.smtp.transport):
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
+            if transport is not None:
+                cast(asyncio.WriteTransport, transport).abort()  # uvloop's are of no such class
         self.smtp.close()
         if self._transport is None:
             self._socket.close()
