@@ -7,7 +7,6 @@ redis.exceptions.RedisError when Redis is away.
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import redis.asyncio
@@ -153,14 +152,13 @@ async def retry(
     one is only tried earlier.
     """
     script = redis.register_script(load("retry").text)
-    date = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     outcome: dict[str, Retried] = {}
     for bite in _bites(list(dict.fromkeys(job_ids)), _BITE):
         pipeline = redis.pipeline(transaction=False)
         for job_id in bite:
             pipeline.hget(keys.job_key(job_id), "envelope")
         envelopes: list[bytes | None] = await pipeline.execute()
-        words: list[bytes | str] = [date]
+        words: list[bytes | str] = []
         for job_id, old in zip(bite, envelopes, strict=True):
             words += [job_id, old or b"", _new_clock(old or b"", now)]
         answers: list[bytes] = await script(args=words)

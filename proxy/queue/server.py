@@ -190,6 +190,7 @@ def run_private_redis(data_dir: Path) -> NoReturn:
         )
     program = find_server()
     folder = data_dir / FOLDER
+    os.umask(0o077)  # mail is for nobody else's eyes
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         take_lock(folder)
@@ -200,7 +201,6 @@ def run_private_redis(data_dir: Path) -> NoReturn:
                 f"{cut} octets of a write that a crash had torn were cut off; no mail in them"
             )
         events.started("redis", server=str(program), program=str(program.path), folder=str(folder))
-        os.umask(0o077)
         os.dup2(2, 1)  # what it has to say is a log, and ours goes to standard error
         os.execv(program.path, [str(program.path), *server_arguments(data_dir)])  # noqa: S606 - no shell is wanted
     except OSError as error:

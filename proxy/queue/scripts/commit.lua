@@ -29,7 +29,6 @@ while ARGV[at] do
       'origin', queue,
       'status', 'queued',
       'created_at', now,
-      'enqueued_at', now,
       'description', 'mail ' .. id,
       'timeout', 180,
       'failure_ttl', -1,

@@ -1,9 +1,8 @@
 -- Puts dead and deferred jobs at their queues' tails, each whole or not at all.
--- ARGV: now in RQ's form; then of each job its id, its envelope as it was read, its envelope anew.
+-- ARGV: of each job its id, its envelope as it was read, its envelope anew.
 -- Says for each: retried, queued (already), sending, changed (look again), absent.
-local now = ARGV[1]
 local words = {}
-for i = 2, #ARGV, 3 do
+for i = 1, #ARGV, 3 do
   local id, old, new = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local job = JOB .. id
   local found = redis.call('HMGET', job, 'origin', 'envelope', 'status')
@@ -17,7 +16,7 @@ for i = 2, #ARGV, 3 do
       if string.sub(origin, 1, #QUEUE_PREFIX) == QUEUE_PREFIX then
         redis.call('ZREM', DEFERRED .. string.sub(origin, #QUEUE_PREFIX + 1), id)
       end
-      redis.call('HSET', job, 'status', 'queued', 'enqueued_at', now)
+      redis.call('HSET', job, 'status', 'queued')
       if dead then
         redis.call('HSET', job, 'envelope', new)
         redis.call('HDEL', job, 'died', 'exc_info', 'ended_at')
