@@ -201,6 +201,7 @@ def settle_others(header: Header, origin: Origin, from_address: str) -> set[str]
         if final == mailboxes:
             continue
         kinds.add("local")
+        final = [mailbox for mailbox in final if _usable(mailbox.address)]
         if name == b"sender" and [one.address for one in final] == [from_address]:
             final = []
         if final:

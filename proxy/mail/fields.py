@@ -15,8 +15,8 @@ LONGEST_HEADER = 262_144
 """Octets that are looked through for the end of a header, so that memory stays bounded."""
 
 # With canonical line ends CR stands only before LF, so that "." may run over it and come back.
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:(.*(?:\n[ \t].*)*)\r\n")
-_BEGINNING = re.compile(rb"[!-9;-~]+[ \t]*:|[ \t]")
+_FIELD = re.compile(rb"([!-9;-~]{1,256})[ \t]*:(.*(?:\n[ \t].*)*)\r\n")
+_BEGINNING = re.compile(rb"[!-9;-~]{1,256}[ \t]*:|[ \t]")
 _FOLD = re.compile(rb"\r\n(?=[ \t])")
 
 

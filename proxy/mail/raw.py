@@ -98,11 +98,10 @@ def repair_fields(
 
 
 def _repaired(name: bytes, value: bytes, charset: str, strict: bool) -> bytes:
-    if b"\x1b" in value:  # 7-bit, but only as Japanese text may be
-        charset = "iso2022_jp" if _decodes(value, "iso2022_jp") else charset
-        text = unfolded(value).decode(charset, errors="replace")
-    else:
-        text = decode_octets(unfolded(value), charset)
+    octets = unfolded(value)
+    # Japanese text may be 7-bit, known by its escapes.
+    escaped = b"\x1b" in octets and octets.isascii() and _decodes(octets, "iso2022_jp")
+    text = octets.decode("iso2022_jp") if escaped else decode_octets(octets, charset)
     text = one_line(text)
     if text.isascii():
         return _folded(name, text)

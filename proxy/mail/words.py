@@ -60,7 +60,7 @@ def _word_octets(encoding: str, text: str) -> bytes:
 def _decode(octets: bytes, charset: str) -> str:
     try:
         return octets.decode(charset.partition("*")[0], errors="replace")
-    except LookupError:
+    except (LookupError, ValueError):
         return octets.decode("latin-1")
 
 
