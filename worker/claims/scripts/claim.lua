@@ -18,6 +18,11 @@ local function add(stream, id, fields)
   reply[at + 5], reply[at + 6] = fields[3] or '', fields[4] or ''
 end
 
+-- A job of ours without envelope and body: RQ saved its copy after the message had gone out.
+local function ours(id)
+  return string.match(id, '^[0-9a-z]+') and #string.match(id, '^[0-9a-z]+') == 26
+end
+
 if number == last then
   local tail = ':' .. execution
   for index = 6, #ARGV, 2 do
@@ -46,10 +51,15 @@ for index = 6, #ARGV, 2 do
         full = true
         break
       end
-      local fields = call('HMGET', job, 'envelope', 'body', 'dot', 'died', 'status')
-      local status = fields[5]
-      if status and (status == 'queued' or nowhere_else(stream, id, status)) then
-        call('HSET', job, 'status', 'started', 'started_at', started_at, 'worker_name', name)
+      local fields = call('HMGET', job, 'envelope', 'body', 'dot', 'died', 'status', 'claim')
+      local status, claim = fields[5], fields[6]
+      if claimed(stream, id, claim) then
+        call('HSET', job, 'status', 'started')
+      elseif ours(id) and status and not fields[1] and not fields[2] then
+        call('DEL', job)
+      elseif status and (status == 'queued' or nowhere_else(stream, id, status)) then
+        call('HSET', job, 'status', 'started', 'started_at', started_at,
+          'worker_name', name, 'claim', execution)
         claims[#claims + 1] = 'inf'
         claims[#claims + 1] = id .. ':' .. execution
         if #claims >= 4000 then

@@ -1,7 +1,8 @@
 -- Words shared by all scripts. The names in capitals above are the keys' beginnings.
 --
 -- A claim is a member "<job id>:<execution>" of rq:wip:<queue> with score +inf (a stock tool ends
--- what has another score); an execution is "<incarnation>-<number of the claim call>".
+-- what has another score); an execution is "<incarnation>-<number of the claim call>", and stands
+-- in the job's field `claim` too, which no stock tool writes over.
 -- franker:workers: incarnation -> counter that moves while it lives. franker:processes: where it
 -- runs. franker:grants: connections it may hold. franker:worker:<incarnation>: name, queues, and
 -- the fences: number of the last claim and of the last flush with its results.
@@ -23,10 +24,18 @@ local function owner(execution)
   return string.match(execution, '^(.+)%-%d+$')
 end
 
+-- Whether one of us holds the job. Its status does not tell: a stock scheduler that was late
+-- writes "queued" over a job that was promoted, and claimed, by us meanwhile.
+local function claimed(stream, id, claim)
+  return claim and call('ZSCORE', STARTED .. stream, id .. ':' .. claim)
+end
+
 -- Whether a job named in a list is nowhere else: its status says where it should be, and it is
 -- not there. What RQ left half done is found this way, and a second entry of one job dropped.
-local function nowhere_else(stream, id, status)
-  if status == 'started' then
+local function nowhere_else(stream, id, status, claim)
+  if claimed(stream, id, claim) then
+    return false
+  elseif status == 'started' then
     return #call('ZSCAN', STARTED .. stream, 0, 'MATCH', id .. ':*', 'COUNT', 1000000)[2] == 0
   elseif status == 'scheduled' then
     return not call('ZSCORE', SCHEDULED .. stream, id)
@@ -47,7 +56,7 @@ local function to_head(stream, ids)
   for _, id in ipairs(ids) do
     if call('EXISTS', JOB .. id) == 1 then
       call('HSET', JOB .. id, 'status', 'queued')
-      call('HDEL', JOB .. id, 'worker_name', 'started_at')
+      call('HDEL', JOB .. id, 'worker_name', 'started_at', 'claim')
       call('LPUSH', QUEUE .. stream, id)
       count = count + 1
     end

@@ -6,10 +6,10 @@ local time, count = now(), 0
 local function promote(stream, ids)
   local queued = 0
   for _, id in ipairs(ids) do
-    local status = call('HGET', JOB .. id, 'status')
+    local job = call('HMGET', JOB .. id, 'status', 'claim')
     call('ZREM', SCHEDULED .. stream, id)
     call('ZREM', DEFERRED .. stream, id)
-    if status and nowhere_else(stream, id, status) then
+    if job[1] and nowhere_else(stream, id, job[1], job[2]) then
       call('HSET', JOB .. id, 'status', 'queued', 'enqueued_at', date)
       call('RPUSH', QUEUE .. stream, id)
       queued = queued + 1

@@ -28,7 +28,7 @@ local function bury(stream, job, id, envelope, why, packed, whole)
   else
     call('HSET', dead, unpack(call('HGETALL', job)))
   end
-  call('HDEL', dead, 'dot', 'worker_name', 'started_at')
+  call('HDEL', dead, 'dot', 'worker_name', 'started_at', 'claim')
   call('HSET', dead, 'data', '["' .. TASK .. '",null,["' .. id .. '"],{}]',
     'description', 'mail ' .. id, 'status', 'failed', 'envelope', envelope,
     'exc_info', why, 'ended_at', date, 'died', date)
@@ -76,7 +76,7 @@ local function settle(at)
   if dot == '' then call('HDEL', job, 'dot') else call('HSET', job, 'dot', dot) end
   if after == 'defer' then
     call('HSET', job, 'status', 'scheduled')
-    call('HDEL', job, 'worker_name', 'started_at')
+    call('HDEL', job, 'worker_name', 'started_at', 'claim')
     call('ZADD', SCHEDULED .. stream, time + tonumber(ARGV[at + 5]), id)
     call('ZADD', DEFERRED .. stream, ARGV[at + 6], id)
   elseif after == 'back' then

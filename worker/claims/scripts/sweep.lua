@@ -5,8 +5,8 @@ local count, time = 0, now()
 for index = 1, #ARGV, 2 do
   local stream, id = ARGV[index], ARGV[index + 1]
   if call('LREM', QUEUE .. stream .. ':intermediate', 1, id) == 1 then
-    local status = call('HGET', JOB .. id, 'status')
-    if status and nowhere_else(stream, id, status) then count = count + to_head(stream, {id}) end
+    local job = call('HMGET', JOB .. id, 'status', 'claim')
+    if job[1] and nowhere_else(stream, id, job[1], job[2]) then count = count + to_head(stream, {id}) end
   end
 end
 
@@ -26,8 +26,8 @@ for _, stream in ipairs(all_streams()) do
     if over then
       call('ZREM', STARTED .. stream, claims[index])
       id = id or claims[index]
-      local status = call('HGET', JOB .. id, 'status')
-      if status and nowhere_else(stream, id, status) then ids[#ids + 1] = id end
+      local job = call('HMGET', JOB .. id, 'status', 'claim')
+      if job[1] and nowhere_else(stream, id, job[1], job[2]) then ids[#ids + 1] = id end
     end
   end
   count = count + to_head(stream, ids)
