@@ -11,11 +11,12 @@ from proxy.mail import ids
 from proxy.mail.address import ascii_domain, normal_address, parse_mailboxes, split_address
 from proxy.mail.correspondents import Origin, Verified
 from proxy.mail.envelope import Client, Envelope
-from proxy.mail.fields import Parsed, parse, unfolded
+from proxy.mail.fields import LONGEST_HEADER, Parsed, parse, unfolded
 from proxy.mail.limits import RECEIVED_FIELDS
 from proxy.mail.lines import canonical_lines
 from proxy.mail.local import LocalNames, checked, compile_local
 from proxy.mail.refusal import Refusal, RefusedError, refused, shown
+from proxy.mail.repairs import Repair
 from proxy.mail.rewriting import Trace, rewrite
 from proxy.mail.words import decode_octets, decode_words
 from proxy.queue.job import JobEnvelope, RelayJob
@@ -50,7 +51,7 @@ class Accepted:
     """A message ready for the queue. `repairs` are the kinds of what was mended in it."""
 
     job: RelayJob
-    repairs: tuple[str, ...]
+    repairs: tuple[Repair, ...]
     route: Route
 
 
@@ -179,8 +180,10 @@ def _text(parsed: Parsed, name: bytes, charset: str) -> str:
 
 
 def _check_header(parsed: Parsed) -> None:
-    if "too_long" in parsed.kinds:
-        raise refused(552, "5.3.4", "The message's header is longer than 262144 octets", "header")
+    if not parsed.complete:
+        raise refused(
+            552, "5.3.4", f"The message's header is longer than {LONGEST_HEADER} octets", "header"
+        )
     received = 0
     for name, value in parsed.fields:
         if len(name) == 8 and name.lower() == b"received":

@@ -489,3 +489,12 @@ def test_a_subject_beyond_postmarks_limit_is_cut():
     assert len(subject) <= 2000
     assert subject.endswith("...")
     assert "limits" in taken.repairs
+
+
+def test_a_from_beyond_postmarks_limit_loses_the_end_of_its_name():
+    taken = accepted(HEADER.replace("App <app", "name " * 60 + "<app") + "\nx\n")
+    value = field(taken.job.body, "From")
+    assert len(value) <= 255
+    assert value.startswith("name name")
+    assert value.endswith(" <app@example.com>")
+    assert taken.repairs == ("limits",)

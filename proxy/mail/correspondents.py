@@ -12,8 +12,10 @@ from proxy.mail.address import (
     split_address,
 )
 from proxy.mail.fields import Header, unfolded
+from proxy.mail.limits import FROM
 from proxy.mail.local import LocalNames, checked
 from proxy.mail.refusal import RefusedError, refused, shown
+from proxy.mail.repairs import Repair
 from proxy.mail.words import decode_words, encode_mailbox, fold, join_mailboxes
 
 
@@ -53,7 +55,7 @@ class Settled:
     """The address of the final From, which repairs it took, and what it was before."""
 
     address: str = ""
-    kinds: set[str] = field(default_factory=set)
+    kinds: set[Repair] = field(default_factory=set)
     replaced: dict[str, str] = field(default_factory=dict)
     in_reply_to: bool = False  # what From was stands in Reply-To now
 
@@ -74,6 +76,7 @@ def settle_from(header: Header, mailboxes: list[Mailbox], origin: Origin) -> Set
         final = [_by_rule(header, found[0], origin, settled)]
     else:
         final = [_settle_mailbox(mailbox, origin, settled) for mailbox in found]
+    final = [_short(mailbox, settled) for mailbox in final]
     settled.address = final[0].address
     if final != mailboxes:
         _write_from(header, final, origin, settled)
@@ -87,6 +90,14 @@ def settle_from(header: Header, mailboxes: list[Mailbox], origin: Origin) -> Set
                 "not_verified",
             )
     return settled
+
+
+def _short(mailbox: Mailbox, settled: Settled) -> Mailbox:
+    room = FROM - len(mailbox.address) - len('"" <>')
+    if len(mailbox.name) <= room or len(name := decode_words(mailbox.name)) <= room:
+        return mailbox
+    settled.kinds.add("limits")
+    return Mailbox(name[: max(room, 0)].rstrip(), mailbox.address)
 
 
 def _usable(address: str) -> bool:
@@ -180,7 +191,7 @@ def _write_from(header: Header, final: list[Mailbox], origin: Origin, settled: S
         header.set(b"X-Original-From", fold(text, b"X-Original-From"))
 
 
-def settle_others(header: Header, origin: Origin, from_address: str) -> set[str]:
+def settle_others(header: Header, origin: Origin, from_address: str) -> set[Repair]:
     """Give Sender, Reply-To, To and Cc addresses that Postmark takes; return the repairs.
 
     Local ones become what [local] has for them; where it has nothing they go, since the envelope
@@ -189,7 +200,7 @@ def settle_others(header: Header, origin: Origin, from_address: str) -> set[str]
     Raises:
         RefusedError: a mailbox in one of them is not ASCII.
     """
-    kinds: set[str] = set()
+    kinds: set[Repair] = set()
     for name in (b"to", b"cc", b"sender", b"reply-to"):
         value = header.first(name)
         if value is None:

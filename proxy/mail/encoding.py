@@ -27,6 +27,7 @@ _MESSAGES = frozenset(("message/rfc822", "message/global"))
 _TYPE = re.compile(r"[^\s/;]+/[^\s/;]+")
 _META_CHARSET = re.compile(rb"(?i)<meta[^>]{1,200}charset\s{0,9}=\s{0,9}[\"']?([\w-]{1,40})")
 _META_REACH = 2048
+_LONGEST_TYPE = 4096  # the standard library reads parameters in quadratic time
 _NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
 _BASE64_LINE = re.compile(rb".{1,76}", re.DOTALL)
 _LONG_PIECE = re.compile(rb"[^\r\n]{1,900}")
@@ -98,6 +99,7 @@ class _ContentType:
     def __init__(self, header: Header) -> None:
         self._header = header
         value = unfolded(header.first(b"content-type") or b"").decode("ascii", "replace")
+        value = value[:_LONGEST_TYPE]
         self._message = Message()
         self._message["Content-Type"] = value if _TYPE.match(value) else "text/plain"
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from proxy.mail.repairs import Repair
+
 Field = tuple[bytes, bytes]
 """A field's name as written, and all after its colon with its folding, but for the last CRLF."""
 
@@ -118,15 +120,16 @@ class Header:
 class Parsed:
     """A message taken apart: its fields, and where in `octets` its body begins.
 
-    `kinds` says what had to be overlooked: "mbox" (a `From ` line before the fields), "blank_line"
-    (fields and body with no empty line between them), "too_long" (no end of the header within
-    LONGEST_HEADER octets: nothing else here may be relied on).
+    `kinds` says what had to be overlooked: a `From ` line before the fields, or fields and body
+    with no empty line between them. Not `complete`: the header did not end within LONGEST_HEADER
+    octets, and nothing else here may be relied on.
     """
 
     fields: list[Field]
     octets: bytes
     body_at: int
-    kinds: tuple[str, ...]
+    kinds: tuple[Repair, ...]
+    complete: bool = True
 
     @property
     def body(self) -> bytes:
@@ -148,7 +151,7 @@ def parse(octets: bytes, *, mbox: bool = True) -> Parsed:
     (as Postfix reads it). `mbox`: a `From ` line may stand before all fields.
     """
     at = 0
-    kinds: tuple[str, ...] = ()
+    kinds: tuple[Repair, ...] = ()
     if mbox and octets.startswith((b"From ", b">From ")):
         at = octets.index(b"\r\n") + 2
         kinds = ("mbox",)
@@ -161,7 +164,7 @@ def parse(octets: bytes, *, mbox: bool = True) -> Parsed:
     if octets.startswith(b"\r\n", at):
         return Parsed(fields, octets, at + 2, kinds)
     if fields and reach < len(octets) and _BEGINNING.match(octets, at):
-        return Parsed(fields, octets, at, (*kinds, "too_long"))
+        return Parsed(fields, octets, at, kinds, complete=False)
     return Parsed(fields, octets, at, (*kinds, "blank_line"))
 
 

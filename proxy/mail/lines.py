@@ -1,12 +1,14 @@
 """Line ends and line lengths of a message (RFC 5321 §2.3.8, RFC 5322 §2.1.1)."""
 
+from proxy.mail.repairs import Repair
+
 LONGEST = 998
 """Octets in a line at most, its CRLF not counted."""
 
 _NO_LINE_END = bytes(octet for octet in range(256) if octet not in b"\r\n")
 
 
-def canonical_lines(octets: bytes) -> tuple[bytes, tuple[str, ...]]:
+def canonical_lines(octets: bytes) -> tuple[bytes, tuple[Repair, ...]]:
     """Return `octets` with CRLF as the only line end, and the kinds of repair this took.
 
     A bare LF and a bare CR become CRLF, CR CR LF (a text mode applied twice) is one line end,
@@ -14,7 +16,7 @@ def canonical_lines(octets: bytes) -> tuple[bytes, tuple[str, ...]]:
     hide a field from us and show it to the next reader. The same object comes back when nothing
     was to be done. Linear in time for any input.
     """
-    kinds: tuple[str, ...] = ()
+    kinds: tuple[Repair, ...] = ()
     if b"\0" in octets:
         octets = octets.replace(b"\0", b"")
         kinds = ("nul",)

@@ -2,6 +2,7 @@
 
 from proxy.mail.fields import Field, Header, unfolded
 from proxy.mail.limits import METADATA_FIELDS, METADATA_KEY, METADATA_VALUE, TAG
+from proxy.mail.repairs import Repair
 from proxy.mail.treatment import Treatment
 from proxy.mail.words import decode_words, encode_text
 
@@ -14,7 +15,7 @@ _TRACK_LINKS = {
 }
 
 
-def mark(header: Header, treatment: Treatment, message_id: str) -> set[str]:
+def mark(header: Header, treatment: Treatment, message_id: str) -> set[Repair]:
     """Put the stream, our id and what the rule says on top; take off what may not stay.
 
     The rule's tag, tracking and metadata go before the client's own. The header must be ASCII.
@@ -54,7 +55,7 @@ class _Own:
     __slots__ = ("fields", "kinds")
 
     def __init__(self, header: Header) -> None:
-        self.kinds: set[str] = set()
+        self.kinds: set[Repair] = set()
         self.fields: dict[bytes, Field] = {}
         for name in header.names():
             if name.startswith(_OWN) and (field := header.field(name)) is not None:

@@ -12,6 +12,7 @@ from proxy.mail.address import (
 )
 from proxy.mail.fields import Field, unfolded
 from proxy.mail.lines import has_long_line
+from proxy.mail.repairs import Repair
 from proxy.mail.words import (
     decode_octets,
     decode_words,
@@ -64,7 +65,7 @@ def encode_field(name: bytes, text: str) -> bytes:
 
 def repair_fields(
     fields: list[Field], header: bytes, charset: str, *, strict: bool = True
-) -> tuple[list[Field], set[str]]:
+) -> tuple[list[Field], set[Repair]]:
     """Return the fields as RFC 5322 allows them, and the kinds of repair this took.
 
     `header` is the octets they were taken from: what needs nothing is seen there at once. Text
@@ -79,7 +80,7 @@ def repair_fields(
     long = has_long_line(header)
     if not unwanted and not long and _EMPTY_FOLD.search(header) is None:
         return fields, set()
-    kinds: set[str] = set()
+    kinds: set[Repair] = set()
     repaired = []
     for name, value in fields:
         if b"\r" in value:

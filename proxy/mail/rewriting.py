@@ -15,6 +15,7 @@ from proxy.mail.lines import has_long_line
 from proxy.mail.marks import mark
 from proxy.mail.raw import repair_fields
 from proxy.mail.refusal import non_ascii_mailbox
+from proxy.mail.repairs import Repair
 from proxy.mail.treatment import Treatment
 from proxy.mail.words import decode_words, encode_text
 
@@ -65,7 +66,7 @@ class Rewritten:
 
     octets: bytes
     mail_from: str
-    repairs: tuple[str, ...]
+    repairs: tuple[Repair, ...]
     replaced: Mapping[str, str]
 
 
@@ -122,8 +123,8 @@ def rewrite(
     )
 
 
-def _without_duplicates(header: Header) -> set[str]:
-    kinds: set[str] = set()
+def _without_duplicates(header: Header) -> set[Repair]:
+    kinds: set[Repair] = set()
     for name in header.repeated():
         if name in _ONLY_ONE:
             header.keep_first(name)
@@ -135,7 +136,7 @@ def _without_duplicates(header: Header) -> set[str]:
     return kinds
 
 
-def _mended_fields(parsed: Parsed, charset: str) -> tuple[list[Field], set[str]]:
+def _mended_fields(parsed: Parsed, charset: str) -> tuple[list[Field], set[Repair]]:
     header = parsed.octets[: parsed.body_at]
     try:
         return repair_fields(parsed.fields, header, charset)
@@ -143,7 +144,7 @@ def _mended_fields(parsed: Parsed, charset: str) -> tuple[list[Field], set[str]]
         raise non_ascii_mailbox(error.address) from None
 
 
-def _mended_body(header: Header, body: bytes, charset: str, kinds: set[str]) -> bytes:
+def _mended_body(header: Header, body: bytes, charset: str, kinds: set[Repair]) -> bytes:
     mended = repair_body(header, body, charset)
     if mended is not body:
         if not body.isascii():
@@ -153,7 +154,7 @@ def _mended_body(header: Header, body: bytes, charset: str, kinds: set[str]) -> 
     return mended
 
 
-def _limit(header: Header) -> set[str]:
+def _limit(header: Header) -> set[Repair]:
     value = header.first(b"subject")
     if value is None or len(value) <= SUBJECT:
         return set()
@@ -203,8 +204,8 @@ def _put_received(header: Header, trace: Trace) -> None:
     )
 
 
-def _add_missing(header: Header, trace: Trace, from_address: str) -> set[str]:
-    kinds: set[str] = set()
+def _add_missing(header: Header, trace: Trace, from_address: str) -> set[Repair]:
+    kinds: set[Repair] = set()
     if b"date" not in header:
         header.add(b"Date", b" " + _date(int(trace.now)))
         kinds.add("date")

@@ -2,7 +2,8 @@
 
 import binascii
 import re
-from email.header import Header
+import string
+from collections.abc import Iterator
 
 from proxy.mail.lines import LONGEST
 
@@ -10,6 +11,10 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
 _WORD_MARK = "=?"
 _ENCODED_WORD = re.compile(r"=\?([!->@-~]+)\?([bBqQ])\?([!->@-~]*)\?=")
+_LETTERS = [bytes([octet]) for octet in (string.ascii_letters + string.digits + " ").encode()]
+_Q_LITERAL = frozenset(string.ascii_letters + string.digits + "!*+-/")  # in any field: RFC 2047 §5
+_Q_SPACE = {" ": "_"}
+_WORD_ROOM = 60  # with its frame a word stays below 75 octets (RFC 2047 §2)
 _SHORT = 78  # what a line should not exceed (RFC 5322 §2.1.1)
 
 
@@ -73,7 +78,7 @@ def encode_text(text: str, name: bytes) -> bytes:
     if text.isascii() and _WORD_MARK not in text:
         octets = text.encode("ascii")
         return b" " + octets if len(name) + 2 + len(text) <= LONGEST else fold(octets, name)
-    return b" " + _encoded(text, len(name) + 2)
+    return b" " + _encoded(text)
 
 
 def encode_mailbox(name: str, address: str) -> bytes:
@@ -85,8 +90,8 @@ def encode_mailbox(name: str, address: str) -> bytes:
     name = one_line(name)
     if not name:
         return octets
-    if not name.isascii() or _WORD_MARK in name or len(name) > _SHORT:
-        return _encoded(name, 2) + b" <" + octets + b">"
+    if not name.isascii() or _WORD_MARK in name or len(name) > LONGEST // 2:
+        return _encoded(name) + b" <" + octets + b">"
     if _PLAIN_NAME.fullmatch(name):
         return f"{name} <".encode("ascii") + octets + b">"
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
@@ -109,12 +114,40 @@ def fold(value: bytes, name: bytes) -> bytes:
             lines.append(b"")
             used = 0
         if used + 1 + len(word) > LONGEST:
-            return b" " + _encoded(value.decode("ascii"), len(name) + 2)
+            return b" " + _encoded(value.decode("ascii"))
         lines[-1] += b" " + word
         used += 1 + len(word)
     return b"\r\n".join(lines)
 
 
-def _encoded(text: str, first_line_used: int) -> bytes:
-    words = Header(text, "utf-8", maxlinelen=76, header_name="x" * (first_line_used - 2))
-    return words.encode(linesep="\r\n").encode("ascii")
+def _encoded(text: str) -> bytes:
+    """Return `text` as encoded words of UTF-8, one a line; no letter is split over two of them."""
+    octets = text.encode("utf-8")
+    plain = sum(map(octets.count, _LETTERS))
+    words = _in_q(text) if plain * 3 > len(octets) * 2 else _in_b(octets)
+    return b"\r\n ".join(words)
+
+
+def _in_q(text: str) -> Iterator[bytes]:
+    word = ""
+    for letter in text:
+        written = letter if letter in _Q_LITERAL else _Q_SPACE.get(letter) or _escaped(letter)
+        if len(word) + len(written) > _WORD_ROOM:
+            yield f"=?utf-8?q?{word}?=".encode("ascii")
+            word = ""
+        word += written
+    yield f"=?utf-8?q?{word}?=".encode("ascii")
+
+
+def _escaped(letter: str) -> str:
+    return "".join(f"={octet:02X}" for octet in letter.encode("utf-8"))
+
+
+def _in_b(octets: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(octets):
+        end = at + _WORD_ROOM * 3 // 4
+        while end < len(octets) and octets[end] & 0xC0 == 0x80:
+            end -= 1
+        yield b"=?utf-8?b?%b?=" % binascii.b2a_base64(octets[at:end], newline=False)
+        at = end
