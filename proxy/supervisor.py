@@ -20,6 +20,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import selectors
 import signal
 import socket
@@ -28,8 +29,11 @@ import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
+
+from proxy.welcome import welcome
 
 EX_CONFIG = 78
 _ENDING_ORDER = (("proxy", "worker"), ("sandbox",), ("redis",))
@@ -37,6 +41,13 @@ _GRACE_S = 15.0  # what is in flight gets 10 s from its own process; then it is 
 _LASTED_S = 30.0  # a part that lived this long starts again without counting old failures
 _HOPELESS = 6  # failures running of a part that has never been ready
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+REDIS_LINE = re.compile(r"\d+:(?:signal-handler \(\d+\)|[A-Z] .*? [.*#-]) (.*)")
+REDIS_ROUTINE = re.compile(
+    r"oO0OoO0|(?:Redis|Valkey) version=|Configuration loaded|Server initialized"
+    r"|Received SIGTERM|User requested shutdown|ready to exit"
+)
+"""What Redis says at every start and end, of interest to nobody."""
 _FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 
 
@@ -88,14 +99,14 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-        self._wake.register(read_end, selectors.EVENT_READ)
+        self._wake.register(read_end, selectors.EVENT_READ, lambda: _drain(read_end))
         for part in self._parts:
-            self._wake.register(part.listening, selectors.EVENT_READ, part)
+            self._wake.register(part.listening, selectors.EVENT_READ, partial(self._hear, part))
         while not self._stopping:
             self._start_due()
-            self._wait(read_end, self._next_due())
+            self._wait(self._next_due())
             self._reap()
-        self._end_all(read_end)
+        self._end_all()
         return self._exit_code
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -105,13 +116,10 @@ class Supervisor:
         waiting = [part.due for part in self._parts if not part.pid]
         return max(0.0, min(waiting) - time.monotonic()) if waiting else None
 
-    def _wait(self, read_end: int, timeout: float | None) -> None:
+    def _wait(self, timeout: float | None) -> None:
+        """Deal with whatever happens next; return at the latest after `timeout` seconds."""
         for key, _events in self._wake.select(timeout):
-            if key.fd == read_end:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(read_end, 4096)
-            else:
-                self._hear(key.data)
+            key.data()
 
     def _hear(self, part: Part) -> None:
         """Read what `part` says of itself."""
@@ -138,9 +146,17 @@ class Supervisor:
                 part.pid = self._fork(part)
 
     def _fork(self, part: Part) -> int:
-        parent = os.getpid()
-        pid = os.fork()
+        """Start `part`, and return its process id."""
+        wire = os.pipe() if part.name == "redis" else None
+        # A signal that comes before the child has forgotten our handlers must not be lost in it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        parent, pid = os.getpid(), os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            if wire is not None:
+                os.close(wire[1])
+                hear = partial(self._hear_redis, wire[0])
+                self._wake.register(wire[0], selectors.EVENT_READ, hear)
             return pid
         try:
             os.setsid()
@@ -149,22 +165,32 @@ class Supervisor:
             if os.getppid() != parent:
                 os._exit(1)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            environ = dict(os.environ)
-            environ["NOTIFY_SOCKET"] = part.listening.getsockname()
-            passed = int(environ.get("LISTEN_FDS", "0"))
-            if part.name == "proxy" and passed:
-                environ["LISTEN_PID"] = str(os.getpid())
-            else:
-                os.closerange(_FIRST_PASSED_FD, _FIRST_PASSED_FD + passed)
-                for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
-                    environ.pop(name, None)
+            if wire is not None:
+                os.dup2(wire[1], 1)
+                os.dup2(wire[1], 2)
+            environ = {**os.environ, "NOTIFY_SOCKET": part.listening.getsockname()}
+            _pass_sockets(environ, to_proxy=part.name == "proxy", parent=parent)
             os.execve(part.argv[0], part.argv, environ)  # noqa: S606 - a fixed program
         except BaseException as error:  # nothing may return from the fork's child
             os.write(2, f"cannot start {part.name}: {error}\n".encode())
         os._exit(1)
+
+    def _hear_redis(self, read_end: int) -> None:
+        """Log what Redis says in the form of everything else, its daily routine left out."""
+        octets = os.read(read_end, 65536)
+        if not octets:
+            self._wake.unregister(read_end)
+            os.close(read_end)
+        for line in octets.decode("utf-8", "backslashreplace").splitlines():
+            said = REDIS_LINE.fullmatch(line)
+            if said is None:  # `franker redis` before it became the server: a line of our own form
+                os.write(2, f"{line}\n".encode())
+            elif not REDIS_ROUTINE.search(said[1]):
+                self._log("redis", text=said[1])
 
     def _reap(self) -> None:
         """Take note of every child that ended, also of those adopted as process 1."""
@@ -197,7 +223,7 @@ class Supervisor:
             part.due = now + delay
             self._log("part_ended", part=part.name, end=end, then=f"restart in {delay:.1f} s")
 
-    def _end_all(self, read_end: int) -> None:
+    def _end_all(self) -> None:
         """End the parts stage by stage; those that do not listen are killed."""
         _tell_systemd("STOPPING=1")
         for stage in _ENDING_ORDER:
@@ -212,7 +238,7 @@ class Supervisor:
                             self._log("part_killed", part=part.name, after=f"{_GRACE_S:.0f} s")
                     _signal(group, signal.SIGKILL)
                     deadline = time.monotonic() + _GRACE_S
-                self._wait(read_end, max(0.0, left))
+                self._wait(max(0.0, left))
                 self._reap()
 
     def _log(self, event: str, **facts: str) -> None:
@@ -268,35 +294,6 @@ _SHARED = (
 stand-in's token opens nothing else."""
 
 
-def welcome(facts: dict[str, dict[str, str]]) -> str:
-    """Return what a person is told when everything is ready: where to send, and how to try it."""
-    proxy, sandbox = facts.get("proxy", {}), facts.get("sandbox")
-    smtp = proxy.get("SMTP", "").split()
-    lines = ["", f"Franker is ready. Send mail to {' or '.join(smtp)}, without password or TLS."]
-    if sandbox is not None:
-        where = sandbox.get("HTTP", "")
-        lines.append(
-            "It goes to a stand-in for Postmark on this machine and no further."
-        )
-        if where:
-            lines.append(f"What the stand-in took: http://{where}/")
-    else:
-        lines.append("It goes to Postmark.")
-    first = next((address for address in smtp if not address.startswith("unix:")), "")
-    if first:
-        lines += ["Try it:", "", "  " + curl_line(first)]
-    return "\n".join([*lines, "", ""])
-
-
-def curl_line(address: str) -> str:
-    """Return a command that sends one message to `address` and can be pasted into a shell."""
-    message = r"From: app@example.com\r\nTo: you@example.net\r\nSubject: Hello\r\n\r\nHello.\r\n"
-    return (
-        f"printf '{message}' | curl -sS smtp://{address} "
-        "--mail-from app@example.com --mail-rcpt you@example.net -T -"
-    )
-
-
 def _quoted(value: str) -> str:
     return json.dumps(value) if " " in value or not value else value
 
@@ -314,6 +311,23 @@ def _tell_systemd(text: str) -> None:
     if address:
         with contextlib.suppress(OSError), _datagram() as channel:
             channel.sendto(text.encode(), address.replace("@", "\0", 1))
+
+
+def _drain(read_end: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.read(read_end, 4096)
+
+
+def _pass_sockets(environ: dict[str, str], *, to_proxy: bool, parent: int) -> None:
+    """In a child of `parent`: hand on to the proxy what systemd passed, close it in the others."""
+    passed = int(environ.get("LISTEN_FDS", "0"))
+    if environ.get("LISTEN_PID") == str(parent) and to_proxy:
+        environ["LISTEN_PID"] = str(os.getpid())
+        return
+    if environ.get("LISTEN_PID") == str(parent):
+        os.closerange(_FIRST_PASSED_FD, _FIRST_PASSED_FD + passed)
+    for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
+        environ.pop(name, None)
 
 
 def _datagram() -> socket.socket:

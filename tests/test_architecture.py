@@ -34,6 +34,7 @@ IO_MODULES |= {
     "threading",
     "tempfile",
 }
+CACHES = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
 TREE_FOLDERS = ("proxy", "worker", "tests", "docs", "systemd", "benchmarks", ".ci")
 
 
@@ -152,8 +153,9 @@ def test_what_decides_is_pure(package: str) -> None:
 
 
 def test_the_supervisor_is_standard_library_only() -> None:
-    names = {name.partition(".")[0] for name in imports("proxy.supervisor")}
-    assert names <= set(sys.stdlib_module_names)
+    names = imports("proxy.supervisor") | imports("proxy.welcome")
+    top = {name.partition(".")[0] for name in names if name != "proxy.welcome"}
+    assert top <= set(sys.stdlib_module_names)
 
 
 def test_a_file_is_one_noun_of_the_field_and_rarely_above_300_lines() -> None:
@@ -173,7 +175,8 @@ def test_the_tree_names_no_machine_and_no_package_index() -> None:
         f"{path.relative_to(ROOT)}: {match[0]}"
         for folder in TREE_FOLDERS
         for path in (ROOT / folder).rglob("*")
-        if path.is_file() and path.name != this and "__pycache__" not in path.parts
+        if path.is_file() and path.name != this
+        if not CACHES & set(path.parts)
         if (match := private.search(path.read_bytes().decode("utf-8", "replace")))
     ]
     assert wrong == []

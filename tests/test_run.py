@@ -6,8 +6,9 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,20 @@ def running(installation: Installation) -> Program:
     trial = installation.start("run", "--sandbox")
     trial.wait_for("Try it:")
     return trial
+
+
+@pytest.fixture
+def install(data_dir: Path) -> Iterator[Callable[..., Installation]]:
+    """Makes an installation for one test; ends what the test leaves running."""
+    made: list[Installation] = []
+
+    def make(settings: Mapping[str, Any] | None = None) -> Installation:
+        made.append(Installation(data_dir, settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
 def children(parent: int) -> dict[str, int]:
@@ -137,20 +152,22 @@ def test_a_second_run_on_the_same_folder_is_refused(
     assert "already running" in done.stderr
 
 
-def test_the_end_is_in_order_and_leaves_nothing_behind(data_dir: Path) -> None:
-    here = Installation(data_dir)
+def test_the_end_is_in_order_and_leaves_nothing_behind(
+    install: Callable[..., Installation],
+) -> None:
+    here = install()
     trial = here.start("run", "--sandbox")
     trial.wait_for("Try it:")
     pids = children(trial.pid)
     assert trial.stop() == 0
     assert not [pid for pid in pids.values() if Path(f"/proc/{pid}").exists()]
-    assert not (data_dir / "data/trial/redis.sock").exists()
+    assert not (here.data_dir / "trial/redis.sock").exists()
 
 
 def test_the_second_start_with_an_empty_queue_is_ready_in_under_two_seconds(
-    data_dir: Path,
+    install: Callable[..., Installation],
 ) -> None:
-    here = Installation(data_dir)
+    here = install()
     seconds = []
     for _ in range(4):
         began = time.monotonic()
@@ -162,11 +179,11 @@ def test_the_second_start_with_an_empty_queue_is_ready_in_under_two_seconds(
 
 
 def test_a_token_that_is_forgotten_stops_no_mail_and_sends_it_to_no_stand_in(
-    data_dir: Path,
+    install: Callable[..., Installation],
 ) -> None:
     # The hosts do not exist: should anything try them, nothing real is touched.
     hosts = {"transactional_host": "a.invalid", "broadcast_host": "b.invalid"}
-    here = Installation(data_dir, {"postmark": hosts})
+    here = install({"postmark": hosts})
     kept = here.start("run")
     kept.wait_for("Franker is ready")
     to = new_recipient()
@@ -180,17 +197,19 @@ def test_a_token_that_is_forgotten_stops_no_mail_and_sends_it_to_no_stand_in(
     assert "sandbox" not in kept.output + kept.log
 
 
-def test_the_stand_in_and_a_redis_elsewhere_do_not_go_together(data_dir: Path) -> None:
-    here = Installation(data_dir, {"redis": {"url": "redis://127.0.0.1:1/0"}})
+def test_the_stand_in_and_a_redis_elsewhere_do_not_go_together(
+    install: Callable[..., Installation],
+) -> None:
+    here = install({"redis": {"url": "redis://127.0.0.1:1/0"}})
     done = here.run("run", "--sandbox")
     assert done.returncode == 1
     assert "unset redis.url" in done.stderr
 
 
 def test_a_port_that_is_taken_ends_it_and_names_the_port(
-    running: Program, installation: Installation, data_dir: Path
+    running: Program, installation: Installation, install: Callable[..., Installation]
 ) -> None:
-    here = Installation(data_dir, {"listen": {"smtp": [f"127.0.0.1:{installation.smtp_port}"]}})
+    here = install({"listen": {"smtp": [f"127.0.0.1:{installation.smtp_port}"]}})
     trial = here.start("run", "--sandbox")
     wait_for(lambda: trial.exit_code is not None, 30, "ended")
     assert trial.exit_code == 1
@@ -198,8 +217,10 @@ def test_a_port_that_is_taken_ends_it_and_names_the_port(
     assert "Traceback" not in trial.log
 
 
-def test_sigint_in_the_terminal_reaches_only_the_parent(data_dir: Path) -> None:
-    here = Installation(data_dir)
+def test_sigint_in_the_terminal_reaches_only_the_parent(
+    install: Callable[..., Installation],
+) -> None:
+    here = install()
     trial = here.start("run", "--sandbox")
     trial.wait_for("Try it:")
     trial.signal(signal.SIGINT)

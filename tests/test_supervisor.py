@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.supervisor import curl_line, describe_end, restart_delay, welcome
+from proxy.supervisor import REDIS_LINE, REDIS_ROUTINE, describe_end, restart_delay
+from proxy.welcome import curl_line, welcome
 from tests.support.processes import ROOT, clean_environ
 from tests.support.waiting import wait_for
 
@@ -27,6 +29,8 @@ def end(number, frame):
 signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "deaf" else end)
 note("start")
 if behaviour.startswith("exit"):
+    while "start redis" not in open(diary).read():
+        time.sleep(0.01)
     sys.exit(int(behaviour[4:]))
 if behaviour == "fall" and open(diary).read().count(f"start {name}") < 3:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -50,20 +54,32 @@ for name, behaviour in json.loads(sys.argv[2]).items():
 sys.exit(s.Supervisor(parts, s.RunFile(folder / "run.json"), json_log=False).run())
 """
 
+AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
 
 class Parent:
-    def __init__(self, folder: Path, parts: dict[str, str]) -> None:
+    def __init__(self, folder: Path, parts: dict[str, str], passed: int | None = None) -> None:
         (folder / "part.py").write_text(PART)
+        self.parts = set(parts)
         self.diary = folder / "diary"
         self.diary.touch()
         self.output = folder / "output"
+        command = [sys.executable, "-c", PARENT, str(folder), json.dumps(parts)]
+        if passed is not None:
+            command = [sys.executable, "-c", AS_SYSTEMD, str(passed), *command]
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", PARENT, str(folder), json.dumps(parts)],
+                command,
                 cwd=ROOT,
                 env=clean_environ(),
                 stdout=out,
                 stderr=subprocess.STDOUT,
+                pass_fds=[] if passed is None else [passed],
             )
 
     def lines(self, word: str) -> list[str]:
@@ -77,14 +93,15 @@ class Parent:
 
     def wait_ready(self) -> None:
         wait_for(lambda: "Franker is ready" in self.output.read_text(), 10, "ready")
+        wait_for(lambda: set(self.lines("start")) == self.parts, 10, "all started")
 
 
 @pytest.fixture
 def parent(data_dir: Path) -> Iterator[Callable[..., Parent]]:
     started: list[Parent] = []
 
-    def start(**parts: str) -> Parent:
-        started.append(Parent(data_dir, parts))
+    def start(passed: int | None = None, **parts: str) -> Parent:
+        started.append(Parent(data_dir, parts, passed))
         return started[-1]
 
     yield start
@@ -208,8 +225,47 @@ def test_the_welcome_says_where_to_send_and_where_it_goes() -> None:
     assert "http://127.0.0.1:9589/" in without
 
 
+def test_sockets_that_systemd_passed_reach_the_proxy_and_no_other_part(
+    parent: Callable[..., Parent], data_dir: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as passed:
+        running = parent(redis="stay", proxy="stay", worker="stay", passed=passed.fileno())
+        running.wait_ready()
+
+        def sockets(name: str) -> str:
+            try:
+                return str(Path(f"/proc/{running.pid(name)}/fd/3").readlink())
+            except FileNotFoundError:
+                return ""
+
+        mine = str(Path(f"/proc/self/fd/{passed.fileno()}").readlink())
+        assert sockets("proxy") == mine
+        assert sockets("redis") != mine
+        assert sockets("worker") != mine
+        environ = Path(f"/proc/{running.pid('proxy')}/environ").read_text().split("\0")
+        assert f"LISTEN_PID={running.pid('proxy')}" in environ
+        assert "LISTEN_FDS=1" in environ
+        others = Path(f"/proc/{running.pid('worker')}/environ").read_text()
+        assert "LISTEN_" not in others
+
+
+def test_what_redis_says_is_logged_in_the_form_of_all_lines() -> None:
+    said = (
+        "7:C 20 Nov 2026 10:14:11.541 # oO0OoO0OoO0Oo Redis is starting oO0OoO0OoO0Oo",
+        "7:M 20 Nov 2026 10:14:11.545 # Bad file format reading the append only file",
+        "7:signal-handler (1795169662) Received SIGTERM scheduling shutdown...",
+    )
+    texts = [match[1] for line in said if (match := REDIS_LINE.fullmatch(line))]
+    assert len(texts) == 3
+    told = [text for text in texts if not REDIS_ROUTINE.search(text)]
+    assert told == ["Bad file format reading the append only file"]
+
+
 def test_it_needs_nothing_but_the_standard_library() -> None:
-    script = "import sys, proxy.supervisor; print(*sys.modules)"
+    script = (
+        "import sys; before = set(sys.modules); import proxy.supervisor;"
+        "print(*set(sys.modules) - before)"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()

@@ -192,10 +192,11 @@ class Installation:
         return run_franker(*command, environ=self.environ, stdin=stdin)
 
     def close(self) -> None:
-        """End what was started here, the last first."""
-        for program in reversed(self.programs):
-            if program.exit_code is None:
-                program.stop()
+        """End what was started here, the last first; fail when one had to be killed."""
+        with contextlib.ExitStack() as stack:  # one that does not end keeps no other from ending
+            for program in self.programs:
+                if program.exit_code is None:
+                    stack.callback(program.stop)
 
 
 def http_get(address: str, path: str) -> tuple[int, str]:
