@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 from tests.support.wire import Wire, wire_to
 from worker.claims import Claims, Settlement
 from worker.claims import claims as module
-from worker.claims.scripts import BEAT, CLAIM, PROMOTE, REAP, REGISTER, SETTLE
+from worker.claims.scripts import BEAT, CLAIM, REAP, REGISTER, SETTLE, SWEEP
 
 
 @asynccontextmanager
@@ -151,7 +151,7 @@ async def test_a_mark_that_lay_in_a_socket_is_refused_after_what_followed_it(
         assert "dot" not in job(client, claim.id)
 
 
-@pytest.mark.parametrize("script", [BEAT, PROMOTE, REAP], ids=lambda script: script.sha[:4])
+@pytest.mark.parametrize("script", [BEAT, SWEEP, REAP], ids=lambda script: script.sha[:4])
 async def test_lost_replies_to_upkeep_are_repeated_without_harm(
     redis_server: RedisServer, script: object
 ) -> None:
@@ -167,12 +167,13 @@ async def test_lost_replies_to_upkeep_are_repeated_without_harm(
             client.hset("franker:worker:ghost", mapping={"name": "ghost", "claim": 1, "flush": 1})
             client.zrem(keys.started_key("outbound"), f"{message_id}:{claim.execution}")
             client.zadd(keys.started_key("outbound"), {f"{message_id}:ghost-1": "inf"})
+        else:
+            assert await claims.settle(claim, Settlement("back"))
         assert isinstance(script, type(BEAT))
         wire.lose_reply_to(script.sha.encode())
-        if script is not REAP:
-            assert await claims.settle(claim, Settlement("defer", delay=0.1))
+        claims._pulse._next_sweep = 0.0
         await wait_until(lambda: wire.lost == 1, 20)
-        await wait_until(lambda: queued(client) == [message_id])
+        await wait_until(lambda: queued(client) == [message_id], 15)
         await wait_until(claims.may_send)
         assert claims.name == name
 

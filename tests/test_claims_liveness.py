@@ -299,7 +299,7 @@ async def test_nothing_is_claimed_while_suspended(redis_server: RedisServer) -> 
         assert not claims.suspended
 
 
-async def test_due_messages_are_queued_by_any_worker_and_wake_it(
+async def test_due_messages_wake_the_worker(
     redis_server: RedisServer,
 ) -> None:
     client = redis_server.client()

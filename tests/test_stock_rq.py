@@ -250,10 +250,10 @@ async def test_what_a_stock_worker_refused_is_relayed_by_ours_when_it_is_due(
 
 
 async def test_a_stock_worker_beside_ours_takes_no_message_from_it(
-    redis_server: RedisServer,
+    redis_server: RedisServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     client = redis_server.client()
-    ids = put(client, 300)
+    ids = put(client, 200)
     seen: list[str] = []
     with _stock_worker(redis_server, "-w", "rq.SimpleWorker", QUEUE):
         wait_for(lambda: client.scard("rq:workers") == 1, 30)
@@ -272,6 +272,7 @@ async def test_a_stock_worker_beside_ours_takes_no_message_from_it(
                 await claims.wait_for_work(0.05)
     assert sorted(seen) == ids
     assert dead(client) == []
+    assert capfd.readouterr().err.count("serves a queue of mail") == 1
 
 
 @pytest.mark.parametrize("queues", [[QUEUE], [QUEUE, "franker-broadcasts"]], ids=["one", "two"])

@@ -59,6 +59,7 @@ class Claims:
         self._first = [name for name in streams if kinds.get(name) != "broadcast"]
         self._second = [name for name in streams if kinds.get(name) == "broadcast"]
         self._turn = 0
+        self._absurd = 2 * settings.retry.cap + 3600
         self._held: dict[str, Claim] = {}
         self._gone = self._died = 0
         self._work = asyncio.Event()
@@ -80,7 +81,7 @@ class Claims:
             self._living,
             streams,
             limit=settings.postmark.connections,
-            absurd=2 * settings.retry.cap + 3600,
+            absurd=self._absurd,
             in_use=lambda: self.connections_in_use(),
             facts=self._facts,
             registration=lambda: self._me,
@@ -128,7 +129,7 @@ class Claims:
         if not any(words[1::2]):
             return []
         answer = await self._claiming.insist(
-            CLAIM, me.incarnation, me.claim, _CLAIM_OCTETS, rq_date(), me.name, *words
+            CLAIM, me.incarnation, me.claim, _CLAIM_OCTETS, rq_date(), me.name, self._absurd, *words
         )
         if answer[0] == b"gone":
             await self._renew(me)

@@ -1,4 +1,4 @@
-"""A worker's heartbeat, and what is done with it: watching the others, waking what is due."""
+"""A worker's heartbeat, and what is done with it: watching the others, seeing what is due."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,9 +11,8 @@ from worker.claims.identity import Registration, rq_date
 from worker.claims.link import Link
 from worker.claims.liveness import BEAT_S, SAFE_S, Observer, clock
 from worker.claims.process import has_ended
-from worker.claims.scripts import BEAT, PROMOTE, REAP, SWEEP
+from worker.claims.scripts import BEAT, REAP, SWEEP
 
-_PROMOTED_AT_ONCE = 500
 _SWEEP_EVERY_S = 10.0
 _STRANDED_AFTER_S = 60.0  # as long as RQ gives a stock worker between pop and claim
 
@@ -63,6 +62,7 @@ class Pulse:
         self._confirmed: float | None = None
         self._next_sweep = 0.0
         self._standing: dict[tuple[bytes, bytes], float] = {}
+        self._foreign: set[str] = set()
 
     def fresh(self) -> bool:
         """Return whether a heartbeat sent within the last SAFE_S seconds was confirmed."""
@@ -79,7 +79,6 @@ class Pulse:
         while True:
             try:
                 await self.beat()
-                await self._promote()
                 await self._sweep()
             except (RedisError, OSError):
                 pass  # said by the link; the next beat tries again
@@ -93,7 +92,14 @@ class Pulse:
         me, sent_at = self._registration(), clock()
         facts = self._facts()
         answer = await self._link.ask(
-            BEAT, me.incarnation, self._limit, self._in_use(), *_shown(facts, self.suspended)
+            BEAT,
+            me.incarnation,
+            self._limit,
+            self._in_use(),
+            self._absurd,
+            len(self._streams),
+            *self._streams,
+            *_shown(facts, self.suspended),
         )
         if not answer:
             await self._lost(me)
@@ -103,9 +109,9 @@ class Pulse:
         self._confirmed = sent_at
         was_suspended, had = self.suspended, self.share
         self.suspended, self.share = bool(answer[0]), answer[1]
-        if (was_suspended and not self.suspended) or self.share > had:
+        if (was_suspended and not self.suspended) or self.share > had or answer[2]:
             self._wake()
-        others = answer[2]
+        others = answer[3]
         counters = {others[at].decode(): int(others[at + 1]) for at in range(0, len(others), 3)}
         dead = set(self._observer.observe(clock(), counters))
         dead.update(
@@ -119,16 +125,6 @@ class Pulse:
                 events.worker_reaped(name.decode(), jobs=jobs)
                 self._wake()
 
-    async def _promote(self) -> None:
-        while True:
-            count = await self._link.ask(
-                PROMOTE, rq_date(), self._absurd, _PROMOTED_AT_ONCE, *self._streams
-            )
-            if count:
-                self._wake()
-            if count < _PROMOTED_AT_ONCE:
-                return
-
     async def _sweep(self) -> None:
         now = clock()
         if now < self._next_sweep:
@@ -140,12 +136,22 @@ class Pulse:
             if now - since >= _STRANDED_AFTER_S
             for word in job
         ]
-        count, standing = await self._link.ask(SWEEP, *stranded)
+        count, standing, foreign = await self._link.ask(SWEEP, *stranded)
         seen = zip(standing[::2], standing[1::2], strict=True)
         self._standing = {job: self._standing.get(job, now) for job in seen}
         if count:
             events.worker_reaped("unknown", jobs=count)
             self._wake()
+        self._tell({name.decode() for name in foreign})
+
+    def _tell(self, foreign: set[str]) -> None:
+        """Say it once when a stock worker serves our queues."""
+        for name in sorted(foreign - self._foreign):
+            events.notice(
+                f"the RQ worker {name} serves a queue of mail: it relays nothing, and puts each"
+                " message that it takes off by 30 s; stop it"
+            )
+        self._foreign = foreign
 
 
 def _shown(facts: Facts, suspended: bool) -> list[str]:

@@ -1,11 +1,14 @@
--- ARGV: incarnation, connections limit, connections open, RQ worker field/value ...
--- Returns {} when struck off, else {suspended, share, {incarnation, counter, process, ...}}.
+-- ARGV: incarnation, connections limit, connections open, seconds ahead at which a due time can
+-- only be a clock's fault, number of streams, stream ..., RQ worker field, value, ...
+-- Returns {} when struck off, else {suspended, share, something is due, {incarnation, counter,
+-- process, ...}}.
 local incarnation, limit, open = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if call('HEXISTS', WORKERS, incarnation) == 0 then return {} end
 call('HINCRBY', WORKERS, incarnation, 1)
 
 local name = call('HGET', WORKER .. incarnation, 'name')
-call('HSET', RQ_WORKER .. name, unpack(ARGV, 4))
+local streams = tonumber(ARGV[5])
+call('HSET', RQ_WORKER .. name, unpack(ARGV, 6 + streams))
 call('EXPIRE', RQ_WORKER .. name, 60)
 
 local beats = call('HGETALL', WORKERS)
@@ -31,4 +34,11 @@ for place, each in ipairs(incarnations) do
 end
 share = math.max(0, math.min(share, limit - held))
 call('HSET', GRANTS, incarnation, math.max(share, open))
-return {call('EXISTS', SUSPENDED), share, others}
+
+local time, due = now(), 0
+for index = 6, 5 + streams do
+  local key = SCHEDULED .. ARGV[index]
+  due = due + call('ZCOUNT', key, '-inf', time)
+    + call('ZCOUNT', key, time + tonumber(ARGV[4]), '+inf')
+end
+return {call('EXISTS', SUSPENDED), share, due, others}

@@ -1,9 +1,10 @@
--- ARGV: incarnation, number, octets at most, started_at, worker's name, stream, slots, ...
+-- ARGV: incarnation, number, octets at most, date, worker's name, seconds ahead at which a due time
+-- can only be a clock's fault, stream, slots, ...
 -- Returns {word, stream, id, envelope, body, dot, died, ...}; word: claimed | suspended | gone.
 -- A number that was used answers with what it claimed; a number below it (a call that lay in a
 -- socket while its repeat was served) claims nothing.
 local incarnation, number = ARGV[1], tonumber(ARGV[2])
-local most, started_at, name = tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local most, date, name, absurd = tonumber(ARGV[3]), ARGV[4], ARGV[5], tonumber(ARGV[6])
 local execution = incarnation .. '-' .. ARGV[2]
 local last = call('HGET', WORKER .. incarnation, 'claim')
 if not last then return {'gone'} end
@@ -25,7 +26,7 @@ end
 
 if number == last then
   local tail = ':' .. execution
-  for index = 6, #ARGV, 2 do
+  for index = 7, #ARGV, 2 do
     for _, member in ipairs(call('ZRANGE', STARTED .. ARGV[index], 0, -1)) do
       if string.sub(member, -#tail) == tail then
         local id = string.sub(member, 1, -#tail - 1)
@@ -37,9 +38,29 @@ if number == last then
 end
 
 if call('EXISTS', SUSPENDED) == 1 then return {'suspended'} end
-local octets, full = 0, false
-for index = 6, #ARGV, 2 do
+
+-- Puts what is due at its queue's tail. Here, and not at a heartbeat, so that a stock worker that
+-- blocks on the queue does not get it, to put it off again.
+local function promote(stream, ids)
+  for _, id in ipairs(ids) do
+    local job = call('HMGET', JOB .. id, 'status', 'claim')
+    call('ZREM', SCHEDULED .. stream, id)
+    call('ZREM', DEFERRED .. stream, id)
+    if job[1] and nowhere_else(stream, id, job[1], job[2]) then
+      call('HSET', JOB .. id, 'status', 'queued', 'enqueued_at', date)
+      call('RPUSH', QUEUE .. stream, id)
+    end
+  end
+end
+
+local time, octets, full = now(), 0, false
+for index = 7, #ARGV, 2 do
   local stream, want, claims = ARGV[index], tonumber(ARGV[index + 1]), {}
+  if want > 0 then
+    local key = SCHEDULED .. stream
+    promote(stream, call('ZRANGEBYSCORE', key, '-inf', time, 'LIMIT', 0, 500))
+    promote(stream, call('ZRANGEBYSCORE', key, time + absurd, '+inf', 'LIMIT', 0, 500))
+  end
   while want > 0 and not full do
     local ids = call('LPOP', QUEUE .. stream, want)
     if not ids then break end
@@ -58,7 +79,7 @@ for index = 6, #ARGV, 2 do
       elseif ours(id) and status and not fields[1] and not fields[2] then
         call('DEL', job)
       elseif status and (status == 'queued' or nowhere_else(stream, id, status)) then
-        call('HSET', job, 'status', 'started', 'started_at', started_at,
+        call('HSET', job, 'status', 'started', 'started_at', date,
           'worker_name', name, 'claim', execution)
         claims[#claims + 1] = 'inf'
         claims[#claims + 1] = id .. ':' .. execution

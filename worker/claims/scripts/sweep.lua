@@ -1,6 +1,7 @@
 -- ARGV: stream and id of jobs that have stood in a stock worker's intermediate list for long, ...
 -- Ends claims without an owner: of a worker no longer known, or of a stock worker whose time is
--- up. Returns {jobs that came back, {stream, id, ... now standing in an intermediate list}}.
+-- up. Returns {jobs that came back, {stream, id, ... now standing in an intermediate list}, {workers
+-- on our queues that are not of us}}.
 local count, time = 0, now()
 for index = 1, #ARGV, 2 do
   local stream, id = ARGV[index], ARGV[index + 1]
@@ -10,7 +11,12 @@ for index = 1, #ARGV, 2 do
   end
 end
 
-local standing = {}
+local us = {}
+for _, incarnation in ipairs(call('HKEYS', WORKERS)) do
+  us[RQ_WORKER .. (call('HGET', WORKER .. incarnation, 'name') or '')] = true
+end
+
+local standing, foreign = {}, {}
 for _, stream in ipairs(all_streams()) do
   local ids = {}
   local claims = call('ZRANGE', STARTED .. stream, 0, -1, 'WITHSCORES')
@@ -35,5 +41,10 @@ for _, stream in ipairs(all_streams()) do
     standing[#standing + 1] = stream
     standing[#standing + 1] = id
   end
+  for _, key in ipairs(call('SMEMBERS', RQ_WORKERS .. ':' .. QUEUE_NAME .. stream)) do
+    if not us[key] and call('EXISTS', key) == 1 and call('HEXISTS', key, 'death') == 0 then
+      foreign[#foreign + 1] = string.sub(key, #RQ_WORKER + 1)
+    end
+  end
 end
-return {count, standing}
+return {count, standing, foreign}
