@@ -1,7 +1,9 @@
 """A whole installation at work: `franker run`, its real parts, and the far end it relays to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proxy.sandbox.account import TOKEN
 from proxy.sandbox.message import Taken
@@ -23,11 +25,14 @@ class Arrived:
 
 
 class Office:
-    """Starts everything on `folder`, relaying to `far_end`."""
+    """Starts everything on `folder`, relaying to `far_end`; `settings` are sections of its file."""
 
-    def __init__(self, folder: Path, far_end: BackgroundFarEnd) -> None:
+    def __init__(
+        self, folder: Path, far_end: BackgroundFarEnd, settings: Mapping[str, Any] | None = None
+    ) -> None:
         self._far_end = far_end
-        self.installation = Installation(folder, {"postmark": far_end.postmark()})
+        sections = {"postmark": far_end.postmark(), **(settings or {})}
+        self.installation = Installation(folder, sections)
         self.installation.environ["POSTMARK_SERVER_TOKEN"] = TOKEN
         self.smtp_port = self.installation.smtp_port
         self.program: Program = self.installation.start("run")
