@@ -131,6 +131,23 @@ async def test_where_587_fails_mail_goes_by_2525_at_once(
     assert sample("franker_endpoint_up", host="127.0.0.1", port=str(second)) == 1
 
 
+async def test_a_port_that_was_down_is_seen_to_work_again_without_mail_or_login(
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.daemon.LOOK_AGAIN_S", 0.2)
+    first = far_end.ports[0]
+    fault = far_end.fail("connect", port=first, reply="421 4.3.2 closing")
+    up = {"host": "127.0.0.1", "port": str(first)}
+    put(queue)
+    async with relay_at_work(settings_for(far_end, data_dir), data_dir):
+        await far_end.until(1)
+        assert sample("franker_endpoint_up", **up) == 0
+        far_end.mend(fault)
+        await wait_until(lambda: sample("franker_endpoint_up", **up) == 1)
+    assert len(far_end.messages) == 1
+    assert {login.port for login in far_end.logins} == {far_end.ports[1]}
+
+
 async def test_where_587_swallows_packets_only_the_first_message_waits(
     queue: redis.Redis, far_end: FarEnd, data_dir: Path
 ) -> None:

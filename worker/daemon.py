@@ -26,6 +26,9 @@ HELD_OCTETS = 24_000_000
 """Octets of messages in memory above which no more are claimed: one claim (4 MB or one message)
 goes beyond it at most."""
 
+LOOK_AGAIN_S = 60.0
+"""How often a port that failed is looked at, while mail goes by another."""
+
 _TICK_S = 0.5
 
 
@@ -42,14 +45,16 @@ class Relay:
         for name, stream in settings.streams.items():
             ways[way_of(stream, settings.postmark)].append(name)
         hosts = {way.host for way in ways}
-        smarthosts = {host: Smarthost(host, settings.postmark, trust, local_name) for host in hosts}
+        self._smarthosts = {
+            host: Smarthost(host, settings.postmark, trust, local_name) for host in hosts
+        }
         self._budgets = {host: Budget(lambda: claims.share) for host in hosts}
         self.channels = [
             Channel(
                 settings,
                 streams,
                 way,
-                smarthosts[way.host],
+                self._smarthosts[way.host],
                 self._budgets[way.host],
                 claims,
                 roomy=self._roomy.set,
@@ -95,6 +100,7 @@ class Relay:
     async def run(self) -> None:
         """Claim and relay until `stop`; then finish what is on the wire and give back the rest."""
         ticking = asyncio.create_task(self._tick(), name="tick")
+        looking = asyncio.create_task(self._look_again(), name="look again")
         try:
             while not self._stopping.is_set():
                 try:
@@ -104,6 +110,7 @@ class Relay:
                     await asyncio.sleep(POLL_S)
         finally:
             ticking.cancel()
+            looking.cancel()
             await asyncio.gather(*(channel.close() for channel in self.channels))
             await self._claims.close()
 
@@ -130,6 +137,15 @@ class Relay:
             for channel in self.channels:
                 try:
                     channel.tick()
+                except Exception as error:
+                    _defect(error)
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            for smarthost in self._smarthosts.values():
+                try:
+                    await smarthost.look_again()
                 except Exception as error:
                     _defect(error)
 

@@ -122,7 +122,7 @@ class Smarthost:
         raise RouteClosed(Reason.UNREACHABLE, "; ".join(details))
 
     async def _connect(
-        self, endpoint: Endpoint, login: Login, context: ssl.SSLContext
+        self, endpoint: Endpoint, login: Login | None, context: ssl.SSLContext
     ) -> Connection:
         return await connect(
             endpoint,
@@ -139,6 +139,22 @@ class Smarthost:
         relaying.ENDPOINT_UP.labels(endpoint.host, str(endpoint.port)).set(1)
         if connection.certificate_expiry is not None:
             relaying.CERTIFICATE_EXPIRY.labels(self.host).set(connection.certificate_expiry)
+
+    async def look_again(self) -> None:
+        """Try the ports known as down, without login or mail, where another one works."""
+        if self._endpoints.all_down:
+            return  # probed with every pause of the route
+        for port in self._endpoints.ports:
+            if not self._endpoints.is_down(port):
+                continue
+            endpoint = Endpoint(self.host, port)
+            try:
+                connection = await self._connect(endpoint, None, self._trust.context())
+            except (ConnectFailure, TrustStoreUnusable) as error:
+                self.failed(endpoint, str(error))
+            else:
+                self._worked(endpoint, connection)
+                await connection.close()
 
     def failed(self, endpoint: Endpoint, detail: str) -> None:
         """Remember that `endpoint` failed: others are tried before it."""
