@@ -66,6 +66,6 @@ def _name(pid: int) -> str:
     for part in ("proxy", "worker", "sandbox"):
         if part in words:
             return part
-    if any("redis-server" in word or "valkey-server" in word for word in words[:1]):
+    if "redis" in words[0] or "valkey" in words[0]:
         return "redis"
     return "supervisor" if "proxy.supervisor" in words else Path(words[0]).name

@@ -144,6 +144,7 @@ class SinkProtocol(asyncio.Protocol):
             await asyncio.sleep(self._delay)
         transport.pause_reading()
         transport.write(b"220 2.0.0 Ready to start TLS\r\n")
+        self._buffer.clear()  # what was said in the clear is forgotten
         try:
             self._transport = await self._loop.start_tls(
                 transport, self, self._context, server_side=True
@@ -152,8 +153,8 @@ class SinkProtocol(asyncio.Protocol):
             transport.abort()
             return
         self._tls = True
-        self._buffer.clear()
         self._switching = None
+        self.data_received(b"")  # what came over TLS before this coroutine's turn
 
     def _write(self, octets: bytes) -> None:
         if self._delay:
