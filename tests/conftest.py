@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: real parts only."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,27 @@ from tests.support.redis_server import RedisServer, new_data_dir, remove_data_di
 if TYPE_CHECKING:
     from tests.support.office import Office
     from tests.support.tap import Tap
+
+
+def pytest_configure() -> None:
+    """Forget this host's own token and settings: no test may send real mail."""
+    for name in list(os.environ):
+        if name.startswith(("POSTMARK_", "FRANKER_")) and name != "FRANKER_TESTS_NO_SKIP":
+            del os.environ[name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Make a skipped test a failed one where everything must be there: FRANKER_TESTS_NO_SKIP."""
+    report = yield
+    if (
+        report.skipped
+        and os.environ.get("FRANKER_TESTS_NO_SKIP")
+        and not hasattr(report, "wasxfail")
+    ):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and no test may be skipped here: {report.longrepr}"
+    return report
 
 
 @pytest.fixture
