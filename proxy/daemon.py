@@ -15,7 +15,7 @@ from pathlib import Path
 from proxy import log
 from proxy.config import Settings, usable_data_dir
 from proxy.listener import Intake, Limits, Listener
-from proxy.listener.sockets import BindError
+from proxy.listener.sockets import BindError, open_sockets
 from proxy.log import systemd
 from proxy.metrics.intake import QUEUE_DEPTHS, REGISTRY
 from proxy.queue.commit import GroupCommit, group_commit
@@ -114,7 +114,8 @@ async def _open_listener(
     wants_users = any(rule.user for rule in settings.rules)
     intake = Intake(policy, commit, wants_users=wants_users)
     listener = Listener(intake, Limits.of(settings.listen), hostname)
-    await listener.open(settings.listen, os.environ, log.notice)
+    sockets = open_sockets(settings.listen.smtp, os.environ, log.notice)
+    await listener.open(sockets, settings.listen)
     stack.push_async_callback(listener.close, 0.0)
     return listener
 

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 
 from proxy.config.model import Listen, ListenTLS
 from proxy.listener.door import Door, Office
 from proxy.listener.intake import Intake
 from proxy.listener.limits import Limits
 from proxy.listener.session import SmtpSession
-from proxy.listener.sockets import Bound, open_sockets
+from proxy.listener.sockets import Bound
 from proxy.metrics.intake import CONNECTIONS
 
 DRAIN_S = 10.0
@@ -50,17 +50,13 @@ class Listener:
         """Clients connected now."""
         return len(self._office.sessions)
 
-    async def open(
-        self, listen: Listen, environ: Mapping[str, str], say: Callable[[str], None]
-    ) -> None:
-        """Listen on what `listen` and systemd (`environ`) say; `say` is told what differs.
+    async def open(self, sockets: Sequence[Bound], listen: Listen) -> None:
+        """Take clients on `sockets`, which are closed if that cannot be; `listen` is for all.
 
         Raises:
-            BindError: an address cannot be listened on.
             OSError: a certificate cannot be used.
         """
         loop = asyncio.get_running_loop()
-        sockets = open_sockets(listen.smtp, environ, say)
         try:
             doors = [self._door(bound, listen) for bound in sockets]
             for bound, door in zip(sockets, doors, strict=True):

@@ -118,9 +118,13 @@ class SmtpProtocol(SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Let what waits for the client know; what works for it goes on (aiosmtpd cancels it)."""
+        asyncio.StreamReaderProtocol.connection_lost(self, error)
+        self.lost()
+
+    def lost(self) -> None:
+        """The connection is no more."""
         self.office.sessions.discard(self)
         self._closing = True
-        asyncio.StreamReaderProtocol.connection_lost(self, error)
         self._content_lost()
         self.resume_writing()
 

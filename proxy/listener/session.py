@@ -304,8 +304,11 @@ class SmtpSession(SmtpProtocol):
             )
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
             log.refused(self.address, reason="tls", reply=f"TLS handshake failed: {error}")
+            self.transport.abort()
+            self.lost()  # which asyncio does not tell a protocol without a handshake
             raise ClientGoneError from error
         if transport is None:
+            self.lost()
             raise ClientGoneError
         self._tls_began(transport)
         self._greeted("", extended=False)

@@ -2,17 +2,19 @@
 
 import asyncio
 import json
+import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import struct
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-
 from proxy.config.model import Settings
 from proxy.listener import Intake, Limits, Listener
-from proxy.queue.commit import GroupCommit
+from proxy.listener.sockets import Bound, open_sockets
+from proxy.queue.commit import Demands, GroupCommit
 from proxy.queue.connection import open_redis
 from proxy.submission import compile_policy
 from tests.support.redis_server import RedisServer
@@ -142,13 +144,17 @@ class Dialog:
 
     async def close(self) -> None:
         self.writer.close()
-        try:
+        with suppress(OSError):
             await self.writer.wait_closed()
-        except OSError:
-            pass
 
     def reset(self) -> None:
-        """Go away as a killed client does."""
+        """Go away with a connection reset, as a crashing client does."""
+        connection = self.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+    def vanish(self) -> None:
+        """Close without a word."""
         self.writer.transport.abort()
 
 
@@ -171,21 +177,28 @@ async def front(
     limits: dict[str, Any] | None = None,
     patience: float = 10.0,
     ready: bool = True,
+    sockets: Sequence[Bound] = (),
     **tables: Any,
 ) -> AsyncIterator[Front]:
-    """Listen as the settings in `tables` say, mail going to `server`; `limits` go over [listen]'s."""
+    """Listen as the settings in `tables` say, mail going to `server`.
+
+    `limits` go over those of [listen], `sockets` are listened on in place of its addresses.
+    """
     settings = settings_for(server.data_dir, **tables)
-    commit = GroupCommit(
-        open_redis(settings, server.data_dir, timeout=None),
-        require_durable=settings.redis.require_durable,
-        patience=patience,
+    redis = settings.redis
+    demands = Demands(
+        require_durable=redis.require_durable,
+        max_memory=None if redis.max_memory == "auto" else redis.max_memory,
     )
+    store = open_redis(settings, server.data_dir, timeout=None)
+    commit = GroupCommit(store, demands, patience=patience)
     await commit.start()
     policy = compile_policy(settings, host_names=(HOST, "mailhost"))
     intake = Intake(policy, commit, wants_users=any(rule.user for rule in settings.rules))
     listener = Listener(intake, replace(Limits.of(settings.listen), **(limits or {})), HOST)
     found = Front(listener, server, commit)
-    await listener.open(settings.listen, {}, found.said.append)
+    sockets = sockets or open_sockets(settings.listen.smtp, {}, found.said.append)
+    await listener.open(sockets, settings.listen)
     try:
         if ready:
             await wait_until(lambda: not commit.unready, what="the store is ready")
