@@ -27,7 +27,7 @@ class _RefusedByRedisError(Exception):
 @dataclass(frozen=True, slots=True)
 class _Operation:
     claim: Claim
-    words: tuple[bytes | str | float, ...]
+    words: list[str | float]
     done: "asyncio.Future[bool]"
 
 
@@ -42,17 +42,19 @@ def _age(message_id: str) -> int:
         return 0
 
 
-def _died_id(claim: Claim, settlement: Settlement, split: int) -> str:
-    """Return the dead letter's id; one that dies again, whole, keeps its own."""
-    if settlement.then == "gone" and "-" in claim.id and claim.envelope.dead == split - 1:
-        return claim.id
-    return f"{claim.id}-{split}"
-
-
-def _why(dead: JobEnvelope) -> str:
-    return "\n".join(
+def _died(claim: Claim, dead: JobEnvelope, split: int, *, whole: bool) -> list[str | float]:
+    """Return the words about a dead letter: its id, its envelope, why, and why in RQ's form."""
+    # One that was put back by hand and dies again, whole, keeps its name.
+    again = whole and "-" in claim.id and claim.envelope.dead == split - 1
+    why = "\n".join(
         f"{address}: {dead.replies.get(address, 'no reply noted')}" for address in dead.recipients
     )
+    return [
+        claim.id if again else f"{claim.id}-{split}",
+        encode_envelope(replace(dead, dead=0)).decode(),
+        why,
+        b64encode(zlib.compress(why.encode("utf-8", "replace"))).decode(),
+    ]
 
 
 class Flusher:
@@ -78,41 +80,26 @@ class Flusher:
 
     def mark(self, claim: Claim, recipients: tuple[str, ...]) -> "asyncio.Future[bool]":
         """See `Claims.mark`."""
-        words = ("mark", claim.stream, claim.id, claim.execution, _recipients(recipients))
-        return self._add(claim, words)
+        dot = _recipients(recipients)
+        return self._add(claim, ["mark", claim.stream, claim.id, claim.execution, dot])
 
     def settle(self, claim: Claim, settlement: Settlement) -> "asyncio.Future[bool]":
         """See `Claims.settle`."""
         left, dead, key = settlement.left, settlement.dead, (claim.id, claim.execution)
-        died: tuple[bytes | str, ...] = ("", b"", "", b"")
+        split = self._splits.pop(key, claim.envelope.dead)
+        words: list[str | float] = [settlement.then, claim.stream, claim.id, claim.execution]
+        died: list[str | float] = []
         if dead is not None:
-            split = self._splits.get(key, claim.envelope.dead) + 1
-            why = _why(dead)
-            died = (
-                _died_id(claim, settlement, split),
-                encode_envelope(replace(dead, dead=0)),
-                why,
-                b64encode(zlib.compress(why.encode())),  # RQ's form of a result
-            )
+            split += 1
+            died = _died(claim, dead, split, whole=settlement.then == "gone")
+        if settlement.then == "keep":
             self._splits[key] = split
-        if settlement.then != "keep":
-            split = self._splits.pop(key, claim.envelope.dead)
-        else:
-            split = self._splits.get(key, claim.envelope.dead)
-        words = (
-            settlement.then,
-            claim.stream,
-            claim.id,
-            claim.execution,
-            b"" if left is None else encode_envelope(replace(left, dead=split)),
-            settlement.delay,
-            _age(claim.id),
-            _recipients(settlement.dot),
-            *died,
-        )
+        if settlement.then != "gone" or died:
+            new = "" if left is None else encode_envelope(replace(left, dead=split)).decode()
+            words += (new, _recipients(settlement.dot), settlement.delay, _age(claim.id), *died)
         return self._add(claim, words)
 
-    def _add(self, claim: Claim, words: tuple[bytes | str | float, ...]) -> "asyncio.Future[bool]":
+    def _add(self, claim: Claim, words: list[str | float]) -> "asyncio.Future[bool]":
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Operation(claim, words, done))
         self._idle.clear()
@@ -143,8 +130,8 @@ class Flusher:
                 _resolve(operation, result=False)
         if not batch:
             return
-        words = [word for operation in batch for word in operation.words]
-        word, results = await self._link.insist(SETTLE, me.incarnation, me.flush, rq_date(), *words)
+        words = json.dumps([operation.words for operation in batch])
+        word, results = await self._link.insist(SETTLE, me.incarnation, me.flush, rq_date(), words)
         me.flush += 1
         if word == b"done" and len(results) == len(batch):
             for operation, result in zip(batch, results.decode(), strict=True):

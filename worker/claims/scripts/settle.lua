@@ -1,7 +1,7 @@
--- ARGV: incarnation, number, date, then operations of 5 or 12 words:
---   mark   stream id execution dot
---   gone|defer|back|keep
---          stream id execution envelope delay accepted_ms dot died_id died_envelope why why_packed
+-- ARGV: incarnation, number, date, operations as JSON (one word is cheaper than many), each of
+--   [mark, stream, id, execution, dot]
+--   [gone | defer | back | keep, stream, id, execution, envelope, dot, delay, accepted_ms]
+--   and, where recipients died: died_id, died_envelope, why, why_packed
 -- Returns {word, results}: word done | gone (struck off) | late (a number below the last);
 -- results one letter an operation: 1 done, 0 the claim is no longer ours, ! refused by Redis.
 local incarnation, number, date = ARGV[1], ARGV[2], ARGV[3]
@@ -38,23 +38,21 @@ local function bury(stream, job, id, envelope, why, packed, whole)
   call('EXPIRE', RESULTS .. id, 31536000)
 end
 
-local function mark(stream, id, execution, dot)
-  if not call('ZSCORE', STARTED .. stream, id .. ':' .. execution) then return '0' end
-  if call('EXISTS', JOB .. id) == 0 then return '0' end
+local function mark(_, stream, id, execution, dot)
+  if call('HGET', JOB .. id, 'claim') ~= execution then return '0' end
   call('HSET', JOB .. id, 'dot', dot)
   return '1'
 end
 
-local function settle(at)
-  local after, stream, id, execution = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local envelope, dot, died_id = ARGV[at + 4], ARGV[at + 7], ARGV[at + 8]
+local function settle(after, stream, id, execution, envelope, dot, delay, accepted_ms,
+    died_id, died_envelope, why, packed)
   local job, member = JOB .. id, id .. ':' .. execution
   if after == 'keep' then
     if not call('ZSCORE', STARTED .. stream, member) then return '0' end
   elseif call('ZREM', STARTED .. stream, member) == 0 then
     return '0'
   end
-  if after == 'gone' and died_id == '' then
+  if after == 'gone' and not died_id then
     call('DEL', job, RESULTS .. id)
     return '1'
   end
@@ -62,8 +60,8 @@ local function settle(at)
     call('ZREM', STARTED .. stream, member)
     return '1'
   end
-  if died_id ~= '' then
-    bury(stream, job, died_id, ARGV[at + 9], ARGV[at + 10], ARGV[at + 11], after == 'gone')
+  if died_id then
+    bury(stream, job, died_id, died_envelope, why, packed, after == 'gone')
     if after == 'gone' then
       if died_id ~= id then call('DEL', RESULTS .. id) end
       return '1'
@@ -77,8 +75,8 @@ local function settle(at)
   if after == 'defer' then
     call('HSET', job, 'status', 'scheduled')
     call('HDEL', job, 'worker_name', 'started_at', 'claim')
-    call('ZADD', SCHEDULED .. stream, time + tonumber(ARGV[at + 5]), id)
-    call('ZADD', DEFERRED .. stream, ARGV[at + 6], id)
+    call('ZADD', SCHEDULED .. stream, time + delay, id)
+    call('ZADD', DEFERRED .. stream, accepted_ms, id)
   elseif after == 'back' then
     heads[stream] = heads[stream] or {}
     table.insert(heads[stream], id)
@@ -86,17 +84,10 @@ local function settle(at)
   return '1'
 end
 
-local results, at = {}, 4
-while at <= #ARGV do
-  local fine, result
-  if ARGV[at] == 'mark' then
-    fine, result = pcall(mark, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4])
-    at = at + 5
-  else
-    fine, result = pcall(settle, at)
-    at = at + 12
-  end
-  results[#results + 1] = fine and result or '!'
+local results = {}
+for place, words in ipairs(cjson.decode(ARGV[4])) do
+  local fine, result = pcall(words[1] == 'mark' and mark or settle, unpack(words))
+  results[place] = fine and result or '!'
 end
 for stream, ids in pairs(heads) do to_head(stream, ids) end
 results = table.concat(results)
