@@ -12,6 +12,7 @@ from proxy.queue import keys
 from proxy.queue.commit import GroupCommit, NotKept
 from proxy.queue.connection import open_redis
 from proxy.queue.job import RelayJob, decode_envelope
+from proxy.queue.watch import Demands
 from tests.support.jobs import a_job, a_large_job
 from tests.support.redis_server import RedisServer, new_data_dir, remove_data_dir
 from tests.support.redis_wire import RedisWire
@@ -25,8 +26,9 @@ async def build(data_dir: Path) -> AsyncIterator[Build]:
     """A maker of committers on the test's Redis, all closed at the end."""
     made: list[GroupCommit] = []
 
-    def make(folder: Path = data_dir, **options: Any) -> GroupCommit:
-        committer = GroupCommit(open_redis(Settings(), folder, timeout=None), **options)
+    def make(folder: Path = data_dir, patience: float = 10.0, **demands: Any) -> GroupCommit:
+        store = open_redis(Settings(), folder, timeout=None)
+        committer = GroupCommit(store, Demands(**demands), patience=patience)
         made.append(committer)
         return committer
 
@@ -488,3 +490,15 @@ async def test_an_idle_committer_notices_that_redis_went(redis_server: RedisServ
     await wait_until(lambda: committer.unready == "the mail store does not answer")
     redis_server.start()
     await wait_until(lambda: not committer.unready)
+
+
+async def test_an_idle_private_server_is_rid_of_the_history_in_its_file(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build(data_dir=redis_server.data_dir))
+    for _ in range(6):
+        await committer.commit(a_large_job(4_000_000))
+    client = redis_server.client()
+    client.delete(*client.keys("rq:job:*"))
+    assert client.info("persistence")["aof_current_size"] > 20_000_000
+    await wait_until(lambda: client.info("persistence")["aof_current_size"] < 100_000)

@@ -12,93 +12,55 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import redis.asyncio
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
 
 from proxy.config import Settings
 from proxy.log import events
-from proxy.metrics import intake
-from proxy.queue import keys
+from proxy.queue import keys, refusal
 from proxy.queue.batch import Batch, Lanes, Waiting, pack_commit
-from proxy.queue.capacity import DISK_FLOOR, disk_free, memory_here, memory_limit
-from proxy.queue.connection import open_redis
-from proxy.queue.durability import Durability, judge
+from proxy.queue.connection import open_redis, target
+from proxy.queue.durability import Durability
 from proxy.queue.job import RelayJob
+from proxy.queue.outage import Outage
+from proxy.queue.refusal import NotKept
 from proxy.queue.scripts import load
 from proxy.queue.store import StoreConnection
+from proxy.queue.watch import Demands, StoreWatch
 
-_T = TypeVar("_T")
-
-NotKeptKind: TypeAlias = Literal["away", "full", "not_durable", "unknown"]
+__all__ = ["GroupCommit", "NotKept", "group_commit"]
 
 PATIENCE_S = 10.0
 """How long clients are kept waiting while Redis is away, counted from when it went."""
 
-INSPECT_EVERY_S = 1.0
-VERIFY_EVERY_S = 10.0
 _RECONNECT_S = (0.02, 0.5)  # first pause and longest
-_SAY_AWAY_AFTER_S = 2.0  # a restart within that time concerns nobody
 _FENCE_LIFE_S = 30 * 86400
-_PER_MESSAGE = 1024  # octets beside body and envelope, for the estimate between two inspections
+_WITHDRAWN_AT_ONCE = 500
 
 _COMMIT, _FENCE, _WITHDRAW = load("commit"), load("fence"), load("withdraw")
-
-
-class NotKept(Exception):
-    """The message was not kept, and the client must be told so (4yz, never 5yz).
-
-    `kind` "full" means 452, anything else 451; `text` is for the client. Of kind "unknown" it may
-    be that it was kept after all: it is withdrawn when Redis answers, unless it went out already.
-    """
-
-    def __init__(self, kind: NotKeptKind, text: str) -> None:
-        super().__init__(text)
-        self.kind: NotKeptKind = kind
-        self.text = text
-
-
-def _away() -> NotKept:
-    return NotKept("away", "the mail store does not answer; try again later")
-
-
-def _unknown() -> NotKept:
-    return NotKept("unknown", "the mail store did not confirm in time; try again later")
-
-
-def _ending() -> NotKept:
-    return NotKept("away", "shutting down; try again later")
-
-
-def _full(what: str) -> NotKept:
-    return NotKept("full", f"the mail store{what} is full; try again later")
+_T = TypeVar("_T")
 
 
 class GroupCommit:
     """Keeps messages in Redis for many sessions at once; used on one event loop.
 
-    `max_memory` limits Redis's memory in octets, None being 40 % of what there is. `data_dir` is
-    given for a private server: its disk is watched. `redis` should have no socket time-out of its
-    own; the limit on every exchange is `patience` seconds.
+    `redis` should have no time-out of its own: the limit on every exchange is `patience` seconds.
     """
 
     def __init__(
         self,
         redis: redis.asyncio.Redis,
+        demands: Demands | None = None,
         *,
-        require_durable: bool = True,
-        max_memory: int | None = None,
-        data_dir: Path | None = None,
-        replicated: bool = False,
         patience: float = PATIENCE_S,
     ) -> None:
         self._redis = redis
-        self._require_durable = require_durable
-        self._max_memory = max_memory
-        self._data_dir = data_dir
-        self._replicated = replicated
         self._patience = patience
+        self._watch = StoreWatch(demands or Demands())
+        self._outage = Outage(patience, self._give_up)
+        self._trouble: NotKept | None = None
 
         self._fence = keys.fence_key(secrets.token_hex(8))
         self._epoch = 0
@@ -110,18 +72,6 @@ class GroupCommit:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
 
-        self._store: StoreConnection | None = None
-        self._trouble: NotKept | None = None
-        self._durability: Durability | None = None
-        self._away_since: float | None = None
-        self._said_away = False
-        self._give_up: asyncio.TimerHandle | None = None
-        self._settings: dict[str, str] | None = None
-        self._inspect_at = self._verify_at = 0.0
-        self._used = self._added = 0
-        self._limit: int | None = None
-        self._here = memory_here()
-
     @property
     def trouble(self) -> NotKept | None:
         """Why no message can be kept at this moment; None when it can, as far as is known."""
@@ -129,21 +79,21 @@ class GroupCommit:
 
     @property
     def unready(self) -> str:
-        """Why no mail can be kept now, in plain words; "" when it can."""
+        """Why no mail can be kept now, in plain words for an operator; "" when it can."""
         if self._trouble is not None:
-            if self._trouble.kind == "not_durable" and self._durability is not None:
-                return f"the mail store is not durable: {self._durability.reason}"
-            return self._trouble.text.partition(";")[0]
-        return "" if self._durability is not None else "the mail store does not answer"
+            found = self._watch.durability
+            detail = f": {found.reason}" if found is not None and found.reason else ""
+            return f"{self._trouble}{detail}"
+        return "" if self._watch.durability is not None else str(refusal.away())
 
     @property
     def durability(self) -> Durability | None:
-        """What the last look at the server's settings gave; None while it is away."""
-        return self._durability
+        """What the last look at the server gave; None while it is away."""
+        return self._watch.durability
 
     async def start(self) -> None:
         """Begin to connect. Returns at once: Redis may come later than we do."""
-        self._went_away("not connected yet")
+        self._outage.goes_on("not connected yet")
         self._task = asyncio.create_task(self._run(), name="group commit")
 
     async def commit(self, job: RelayJob) -> None:
@@ -155,13 +105,13 @@ class GroupCommit:
         Raises:
             NotKept: it was not kept, or nobody can say.
         """
-        if trouble := _ending() if self._closing else self._trouble:
-            raise NotKept(trouble.kind, trouble.text)
+        if self._closing:
+            raise refusal.ending()
+        if self._trouble is not None:
+            raise self._trouble.again()
         waiting = Waiting(job, asyncio.get_running_loop().create_future())
-        cost = waiting.size + _PER_MESSAGE
-        if self._limit is not None and self._used + self._added + cost > self._limit:
-            raise _full("")
-        self._added += cost
+        if not self._watch.has_room(waiting.size):
+            raise refusal.full()
         self._lanes.add(waiting)
         self._wake.set()
         await waiting.done
@@ -172,44 +122,61 @@ class GroupCommit:
         self._wake.set()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=grace)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._give_up is not None:
-            self._give_up.cancel()
+        self._outage.forget()
         if self._flying is not None:
-            _settle(self._flying.messages, _unknown())
-        _settle(self._lanes.clear(), _ending())
+            _settle(self._flying.messages, refusal.unknown())
+        _settle(self._lanes.clear(), refusal.ending())
+        while self._task is not None and not self._task.done():
+            # Once is not always enough: Python 3.11's wait_for, in the library, may swallow it.
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=0.1)
         await self._redis.aclose()
 
     # One task from here on: it alone speaks to Redis.
 
     async def _run(self) -> None:
         pause = _RECONNECT_S[0]
-        while not (self._closing and (not len(self._lanes) or self._trouble)):
+        while not self._finished():
             store = StoreConnection(self._redis)
             try:
-                async with asyncio.timeout(self._patience):
-                    await store.open((_COMMIT, _FENCE, _WITHDRAW))
-                    await self._take_up(store)
-                    await self._inspect(store, verify=True)
-                self._came_back()
+                await self._in_time(self._open(store))
                 pause = _RECONNECT_S[0]
                 await self._serve(store)
             except (RedisError, OSError, TimeoutError) as error:
-                self._went_away(_words(error))
+                self._lost(error)
             except Exception as error:  # a defect here must not end the intake for good
                 events.defect("group commit", error=error)
-                self._went_away(_words(error))
+                self._lost(error)
             finally:
                 await store.close()
-            if not self._closing or len(self._lanes):
+            if not self._finished():
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _RECONNECT_S[1])
+
+    def _finished(self) -> bool:
+        return self._closing and not len(self._lanes) and self._flying is None
+
+    def _lost(self, error: Exception) -> None:
+        self._watch.lost()
+        self._outage.goes_on(str(error) or type(error).__name__)
+
+    def _give_up(self) -> None:
+        """Tell everybody that Redis is away, and whoever comes until it is back."""
+        self._trouble = refusal.away()
+        if self._flying is not None:
+            _settle(self._flying.messages, refusal.unknown())
+        _settle(self._lanes.clear(), self._trouble)
+
+    async def _open(self, store: StoreConnection) -> None:
+        await store.open((_COMMIT, _FENCE, _WITHDRAW))
+        await self._take_up(store)
+        await self._inspect(store, verify=True)
+        self._outage.over()
 
     async def _serve(self, store: StoreConnection) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            if loop.time() >= self._inspect_at:
+            if loop.time() >= self._watch.inspect_at:
                 await self._in_time(self._inspect(store))
             self._wake.clear()
             if messages := self._lanes.take():
@@ -218,27 +185,43 @@ class GroupCommit:
             elif self._closing:
                 return
             else:
-                alarm = loop.call_at(self._inspect_at, self._wake.set)
+                alarm = loop.call_at(self._watch.inspect_at, self._wake.set)
                 await self._wake.wait()
                 alarm.cancel()
+
+    async def _inspect(self, store: StoreConnection, *, verify: bool = False) -> None:
+        now = asyncio.get_running_loop().time()
+        found = await self._watch.inspect(store, now, batches=self._number, verify=verify)
+        self._trouble = found
+        if found is not None:
+            _settle(self._lanes.clear(), found)
 
     async def _keep(self, store: StoreConnection, batch: Batch) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         packed = pack_commit(_COMMIT.sha, self._fence, self._epoch, batch, now)
         self._flying = batch
         try:
-            applied = await self._in_time(store.call(packed))
+            applied, safe = await self._in_time(self._call(store, packed))
         except ResponseError as error:
             self._flying = None
             self._refused(batch, error)
             return
         self._flying = None
-        if applied == 1:
+        if applied != 1:
+            # Somebody emptied the server, or our fence ran out: take it up anew, and try again.
+            self._lanes.put_back(batch.messages)
+            await self._in_time(self._take_up(store))
+        elif safe:
             _settle(batch.messages, None)
-            return
-        # Somebody emptied the server, or our fence ran out: take it up anew, and try again.
-        self._lanes.put_back(batch.messages)
-        await self._in_time(self._take_up(store))
+        else:
+            self._regret(batch)
+            await self._in_time(self._withdraw(store))
+
+    async def _call(self, store: StoreConnection, packed: Sequence[bytes]) -> tuple[Any, bool]:
+        """Return the script's answer, and whether as many servers have it as must."""
+        if not self._watch.replicas:
+            return await store.call(packed), True
+        return await store.call_replicated(packed, self._watch.replicas, self._patience / 2)
 
     async def _in_time(self, exchange: Coroutine[Any, Any, _T]) -> _T:
         """Return what `exchange` gives; when it takes too long Redis is away since its beginning.
@@ -251,7 +234,7 @@ class GroupCommit:
             async with asyncio.timeout(self._patience):
                 return await exchange
         except TimeoutError:
-            self._away_since = began
+            self._outage.goes_on("no answer in time", began)
             raise
 
     def _refused(self, batch: Batch, error: ResponseError) -> None:
@@ -259,110 +242,59 @@ class GroupCommit:
         if isinstance(error, NoScriptError):
             self._lanes.put_back(batch.messages)
         elif isinstance(error, OutOfMemoryError):
-            _settle(batch.messages, _full(""))
+            _settle(batch.messages, refusal.full())
             return
         elif _before_running(error):
-            events.store_away(detail=_words(error))
-            _settle(batch.messages, NotKept("away", "the mail store cannot write; try again later"))
+            events.store_away(detail=str(error))
+            _settle(batch.messages, refusal.unwritable())
         else:
             events.defect("commit.lua", error=error)
-            _settle(batch.messages, _unknown())
-            self._regretted.extend(batch.messages)
+            self._regret(batch)
         raise error
 
     async def _take_up(self, store: StoreConnection) -> None:
         """Raise the fence, learn the fate of a batch that was on its way, set right what it did."""
         self._epoch += 1
         last = await store.script(_FENCE, (self._fence,), str(self._epoch), str(_FENCE_LIFE_S))
-        batch, self._flying = self._flying, None
-        if batch is not None and last >= batch.number:
-            self._regretted.extend(m for m in batch.messages if m.done.done())
-            _settle(batch.messages, None)
+        batch = self._flying
+        if batch is not None and last < batch.number:
+            self._lanes.put_back([each for each in batch.messages if not each.done.done()])
         elif batch is not None:
-            self._lanes.put_back([m for m in batch.messages if not m.done.done()])
+            if not await store.replicated(self._watch.replicas, self._patience / 2):
+                _settle(batch.messages, refusal.unknown())
+            # Whoever was told no, or has gone, will bring it again.
+            self._regretted.extend(each for each in batch.messages if each.done.done())
+            _settle(batch.messages, None)
+        self._flying = None
+        await self._withdraw(store)
+
+    def _regret(self, batch: Batch) -> None:
+        """Tell the clients of a batch no, and note that it may be there all the same."""
+        _settle(batch.messages, refusal.unknown())
+        self._regretted.extend(batch.messages)
+
+    async def _withdraw(self, store: StoreConnection) -> None:
         while self._regretted:
-            some = [self._regretted[i] for i in range(min(len(self._regretted), 500))]
-            pairs = [text for m in some for text in (keys.queue_name(m.job.stream), m.job.id)]
-            for taken in await store.script(_WITHDRAW, (), *pairs):
+            count = min(len(self._regretted), _WITHDRAWN_AT_ONCE)
+            jobs = [self._regretted[place].job for place in range(count)]
+            words = [word for job in jobs for word in (keys.queue_name(job.stream), job.id)]
+            for taken in await store.script(_WITHDRAW, (), *words):
                 message_id = taken.decode() if isinstance(taken, bytes) else taken
                 events.notice(f"{message_id} goes out though its client was told 451")
-            for _ in some:
+            for _ in range(count):
                 self._regretted.popleft()
-
-    async def _inspect(self, store: StoreConnection, *, verify: bool = False) -> None:
-        now = asyncio.get_running_loop().time()
-        self._inspect_at = now + INSPECT_EVERY_S
-        if verify or now >= self._verify_at:
-            self._settings = await store.settings()
-            self._verify_at = now + VERIFY_EVERY_S
-        info = await store.info()
-        self._used, self._added = int(info.get("used_memory", "0")), 0
-        self._limit = memory_limit(
-            self._max_memory, info, private=self._data_dir is not None, here=self._here
-        )
-        found = judge(self._settings, info, replicated=self._replicated)
-        if self._durability != found:
-            if found.durable:
-                events.store_durable()
-            else:
-                events.store_not_durable(reason=found.reason)
-        self._durability = found
-        if not found.durable:
-            self._verify_at = now  # so that setting it right is seen at once
-        intake.STORE_DURABLE.set(found.durable)
-        self._trouble = self._judge_trouble(found)
-        if self._trouble is not None:
-            _settle(self._lanes.clear(), self._trouble)
-
-    def _judge_trouble(self, found: Durability) -> NotKept | None:
-        if not found.durable and self._require_durable:
-            return NotKept("not_durable", "the mail store is not durable; try again later")
-        if self._data_dir is not None and disk_free(self._data_dir) < DISK_FLOOR:
-            return _full("'s disk")
-        return None
-
-    def _came_back(self) -> None:
-        self._away_since = None
-        if self._give_up is not None:
-            self._give_up.cancel()
-            self._give_up = None
-        if self._said_away:
-            self._said_away = False
-            events.store_back()
-
-    def _went_away(self, detail: str) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        self._away_since = now if self._away_since is None else self._away_since
-        self._durability = None
-        intake.STORE_DURABLE.set(0)
-        if self._give_up is None:
-            self._give_up = loop.call_at(self._away_since + self._patience, self._gave_up)
-        if not self._said_away and now - self._away_since >= _SAY_AWAY_AFTER_S:
-            self._said_away = True
-            events.store_away(detail=detail)
-
-    def _gave_up(self) -> None:
-        self._trouble = _away()
-        if self._flying is not None:
-            _settle(self._flying.messages, _unknown())
-        _settle(self._lanes.clear(), self._trouble)
 
 
 def group_commit(settings: Settings, data_dir: Path) -> GroupCommit:
-    """Return the committer that `settings` describe, not started yet.
-
-    Raises:
-        ValueError: `redis.url` has a form that is not known.
-    """
+    """Return the committer that `settings` describe, not started yet."""
     limit = settings.redis.max_memory
-    return GroupCommit(
-        open_redis(settings, data_dir, timeout=None),
+    demands = Demands(
         require_durable=settings.redis.require_durable,
         max_memory=None if limit == "auto" else limit,
         data_dir=None if settings.redis.url else data_dir,
-        replicated="+sentinel" in settings.redis.url,
+        replicated=bool(target(settings, data_dir).sentinels),
     )
+    return GroupCommit(open_redis(settings, data_dir, timeout=None), demands)
 
 
 def _settle(messages: Sequence[Waiting], trouble: NotKept | None) -> None:
@@ -372,7 +304,7 @@ def _settle(messages: Sequence[Waiting], trouble: NotKept | None) -> None:
         if trouble is None:
             waiting.done.set_result(None)
         else:
-            waiting.done.set_exception(NotKept(trouble.kind, trouble.text))
+            waiting.done.set_exception(trouble.again())
 
 
 _REFUSALS = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "BUSY", "NOAUTH", "NOPERM", "CLUSTERDOWN")
@@ -381,7 +313,3 @@ _REFUSALS = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "BUSY", "NOAUTH", "NOPERM", 
 def _before_running(error: ResponseError) -> bool:
     """Return whether the server refused the script because of its own state, before running it."""
     return type(error) is not ResponseError or str(error).startswith(_REFUSALS)
-
-
-def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -7,7 +7,7 @@ twice; here it never does. Whoever repeats, repeats with a script that cannot be
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import redis
 import redis.asyncio
@@ -18,7 +18,6 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
-from proxy import log
 from proxy.config import Settings
 
 SOCKET_NAME = "redis.sock"
@@ -41,35 +40,24 @@ class Target:
 def target(settings: Settings, data_dir: Path) -> Target:
     """Return where `settings` say Redis is; its private server's socket when they name none.
 
-    Raises:
-        ValueError: `redis.url` has a form that is not known here.
+    The URL has been checked with the rest of the configuration; it never holds a password.
     """
-    url = settings.redis.url or f"unix://{data_dir / SOCKET_NAME}"
-    options: dict[str, Any] = {}
-    parts = urlsplit(url)
-    if settings.redis.url and parts.password is None and (secret := settings.redis.password.read()):
-        log.conceal(secret)
-        options["password"] = secret
-    if not parts.scheme.startswith(("redis+sentinel", "rediss+sentinel")):
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            raise ValueError(
-                f"redis.url: {parts.scheme}:// is not known;"
-                " redis:// rediss:// unix:// redis+sentinel:// are"
-            )
+    url = settings.redis.url
+    if not url:
+        return Target(f"unix://{data_dir / SOCKET_NAME}")
+    secret = settings.redis.password.read()
+    options: dict[str, Any] = {"password": secret} if secret else {}
+    scheme, _, rest = url.partition("://")
+    if "+sentinel" not in scheme:
         return Target(url, options=options)
-    hosts, _, path = url.partition("://")[2].partition("?")[0].partition("/")
+    rest, _, query = rest.partition("?")
+    hosts, _, path = rest.partition("/")
     service, _, database = path.partition("/")
-    if not service:
-        raise ValueError("redis.url: redis+sentinel://HOST:PORT,HOST:PORT/SERVICE names no service")
-    login, _, hosts = hosts.rpartition("@")
-    if login:
-        user, _, password = login.partition(":")
-        if user:
-            options["username"] = unquote(user)
-        if password:
-            options["password"] = unquote(password)
-    options["db"] = int(database or dict(parse_qsl(parts.query)).get("db", "0"))
-    options["ssl"] = parts.scheme.startswith("rediss")
+    user, _, hosts = hosts.rpartition("@")
+    if user:
+        options["username"] = unquote(user)
+    options["db"] = int(database or dict(parse_qsl(query)).get("db", "0"))
+    options["ssl"] = scheme.startswith("rediss")
     return Target("", tuple(map(_address, hosts.split(","))), service, options)
 
 
@@ -88,13 +76,30 @@ def _common(timeout: float | None) -> dict[str, Any]:
     }
 
 
+class _BehindSentinels(redis.asyncio.Redis):
+    """A client that ends its connections to the Sentinels with its own."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        pool: Any = self.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+class _BehindSentinelsSync(redis.Redis):
+    """The same for a blocking client."""
+
+    def close(self) -> None:
+        super().close()
+        pool: Any = self.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
+            sentinel.close()
+
+
 def open_redis(settings: Settings, data_dir: Path, *, timeout: float | None) -> redis.asyncio.Redis:
     """Return a client (it connects at its first command) that never repeats a command.
 
     `timeout` is for each answer, in seconds; None waits for ever.
-
-    Raises:
-        ValueError: `redis.url` has a form that is not known here.
     """
     where = target(settings, data_dir)
     common = _common(timeout) | where.options | {"retry": AsyncRetry(NoBackoff(), 0)}
@@ -102,7 +107,9 @@ def open_redis(settings: Settings, data_dir: Path, *, timeout: float | None) -> 
         return redis.asyncio.Redis.from_url(where.url, **common)
     asked: Any = redis.asyncio.sentinel.Sentinel  # its methods lack annotations
     sentinel = asked(where.sentinels, sentinel_kwargs=_sentinels(AsyncRetry(NoBackoff(), 0)))
-    client: redis.asyncio.Redis = sentinel.master_for(where.service, **common)
+    client: redis.asyncio.Redis = sentinel.master_for(
+        where.service, redis_class=_BehindSentinels, **common
+    )
     return client
 
 
@@ -114,7 +121,9 @@ def open_redis_sync(settings: Settings, data_dir: Path, *, timeout: float | None
         return redis.Redis.from_url(where.url, **common)
     asked: Any = redis.sentinel.Sentinel
     sentinel = asked(where.sentinels, sentinel_kwargs=_sentinels(Retry(NoBackoff(), 0)))
-    client: redis.Redis = sentinel.master_for(where.service, **common)
+    client: redis.Redis = sentinel.master_for(
+        where.service, redis_class=_BehindSentinelsSync, **common
+    )
     return client
 
 

@@ -40,6 +40,32 @@ class StoreConnection:
         await self._connection.send_packed_command(packed, check_health=False)
         return await self._connection.read_response(timeout=math.inf)
 
+    async def call_replicated(
+        self, packed: Sequence[bytes], replicas: int, within: float
+    ) -> tuple[Any, bool]:
+        """Send one command, packed; return its reply and whether so many replicas have it, too.
+
+        They are given `within` seconds.
+        """
+        assert self._connection is not None, "not open"
+        wait = self._connection.pack_command("WAIT", replicas, int(within * 1000))
+        await self._connection.send_packed_command([*packed, *wait], check_health=False)
+        try:
+            reply = await self._connection.read_response(
+                timeout=math.inf, disconnect_on_error=False
+            )
+        except ResponseError:
+            await self._connection.read_response(timeout=math.inf)
+            raise
+        return reply, await self._connection.read_response(timeout=math.inf) >= replicas
+
+    async def replicated(self, replicas: int, within: float) -> bool:
+        """Return whether so many replicas have all that was written, within so many seconds."""
+        if not replicas:
+            return True
+        found: int = await self.command("WAIT", str(replicas), str(int(within * 1000)))
+        return found >= replicas
+
     async def command(self, *words: str) -> Any:
         """Send `words` as one command and return its reply."""
         assert self._connection is not None, "not open"

@@ -1,0 +1,44 @@
+"""One absence of Redis: since when, for how long clients are kept waiting, what was said of it."""
+
+import asyncio
+from collections.abc import Callable
+
+from proxy.log import events
+
+_SAY_AFTER_S = 2.0  # a restart within that time concerns nobody
+
+
+class Outage:
+    """Calls `give_up` once an absence has lasted `patience` seconds."""
+
+    def __init__(self, patience: float, give_up: Callable[[], None]) -> None:
+        self._patience = patience
+        self._give_up = give_up
+        self._since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._said = False
+
+    def goes_on(self, detail: str, since: float | None = None) -> None:
+        """Note that Redis is away: since now, or since the loop time `since`, or longer."""
+        loop = asyncio.get_running_loop()
+        if self._since is None:
+            self._since = loop.time() if since is None else since
+        if self._timer is None:
+            self._timer = loop.call_at(self._since + self._patience, self._give_up)
+        if not self._said and loop.time() - self._since >= _SAY_AFTER_S:
+            self._said = True
+            events.store_away(detail=detail)
+
+    def over(self) -> None:
+        """Note that Redis is back."""
+        self.forget()
+        if self._said:
+            self._said = False
+            events.store_back()
+
+    def forget(self) -> None:
+        """Give up no more: nobody waits any longer."""
+        self._since = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,57 @@
+"""Why a message was not kept, in words for the client that brought it."""
+
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["away", "full", "not_durable", "unknown"]
+
+
+class NotKept(Exception):
+    """The message was not kept, and the client must be told so (4yz, never 5yz).
+
+    `kind` "full" means 452, anything else 451; `text` is for the client. Of kind "unknown" it may
+    be that it was kept after all: it is withdrawn when Redis answers, unless it went out already.
+    """
+
+    def __init__(self, kind: Kind, text: str) -> None:
+        super().__init__(text)
+        self.kind: Kind = kind
+        self.text = f"{text}; try again later"
+
+    def again(self) -> "NotKept":
+        """Return the same for another client: an exception that is raised twice grows."""
+        return NotKept(self.kind, str(self))
+
+
+def away() -> NotKept:
+    """Redis does not answer."""
+    return NotKept("away", "the mail store does not answer")
+
+
+def unwritable() -> NotKept:
+    """Redis answers that it cannot write."""
+    return NotKept("away", "the mail store cannot write")
+
+
+def ending() -> NotKept:
+    """This process is about to end."""
+    return NotKept("away", "shutting down")
+
+
+def unknown() -> NotKept:
+    """Redis was given the message and did not say in time that it has it."""
+    return NotKept("unknown", "the mail store did not confirm in time")
+
+
+def full() -> NotKept:
+    """Redis holds as much as it may."""
+    return NotKept("full", "the mail store is full")
+
+
+def disk_full() -> NotKept:
+    """The private server's disk has too little room left."""
+    return NotKept("full", "the mail store's disk is full")
+
+
+def not_durable() -> NotKept:
+    """Redis is not set to keep what it confirms; the log says in what."""
+    return NotKept("not_durable", "the mail store is not durable")

@@ -1,0 +1,125 @@
+"""What the committer knows of its server: durable or not, how full, and who must have a copy."""
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.exceptions import ResponseError
+
+from proxy.log import events
+from proxy.metrics import intake
+from proxy.queue import refusal
+from proxy.queue.capacity import DISK_FLOOR, disk_free, memory_here, memory_limit
+from proxy.queue.durability import Durability, judge
+from proxy.queue.refusal import NotKept
+from proxy.queue.store import StoreConnection
+
+INSPECT_EVERY_S = 1.0
+VERIFY_EVERY_S = 10.0
+_TIDY_FROM = 16_000_000  # octets of the append-only file: read in a tenth of a second
+_TIDY_RATIO = 4  # to the memory in use
+_PER_MESSAGE = 1024  # octets beside body and envelope, for the estimate between two inspections
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What a store must be and may hold.
+
+    `max_memory` is in octets, None for a share of what there is. `data_dir` is given for a private
+    server: its disk is watched, and its file kept short. `replicated`: behind Sentinels.
+    """
+
+    require_durable: bool = True
+    max_memory: int | None = None
+    data_dir: Path | None = None
+    replicated: bool = False
+
+
+class StoreWatch:
+    """The last look at the server, and what was added since."""
+
+    def __init__(self, demands: Demands) -> None:
+        self._demands = demands
+        self._here = memory_here()
+        self._settings: dict[str, str] | None = None
+        self._said: Durability | None = None
+        self._limit: int | None = None
+        self._used = self._added = 0
+        self._batches = -1
+        self._verify_at = 0.0
+        self.inspect_at = 0.0
+        """The loop time at which the next look is due."""
+        self.durability: Durability | None = None
+        """None while the server is away."""
+        self.replicas = 0
+        """How many other servers must have a batch, too, before it counts as kept."""
+
+    def lost(self) -> None:
+        """Note that the server is away."""
+        self.durability = None
+        intake.STORE_DURABLE.set(0)
+
+    def has_room(self, octets: int) -> bool:
+        """Return whether a message of so many octets may come, and count it as there if so."""
+        cost = octets + _PER_MESSAGE
+        if self._limit is not None and self._used + self._added + cost > self._limit:
+            return False
+        self._added += cost
+        return True
+
+    async def inspect(
+        self, store: StoreConnection, now: float, *, batches: int, verify: bool = False
+    ) -> NotKept | None:
+        """Look at the server; return why it can keep no mail, None when it can.
+
+        Its settings are read anew at times, and when `verify` is set. `batches` is a number that
+        rises while mail is kept.
+        """
+        self.inspect_at = now + INSPECT_EVERY_S
+        if verify or now >= self._verify_at:
+            self._settings = await store.settings()
+            self._verify_at = now + VERIFY_EVERY_S
+            self.replicas = 0
+            if self._demands.replicated and self._settings is not None:
+                self.replicas = int(self._settings.get("min-replicas-to-write", "0"))
+        info = await store.info()
+        self._used, self._added = int(info.get("used_memory", "0")), 0
+        private = self._demands.data_dir is not None
+        self._limit = memory_limit(self._demands.max_memory, info, private=private, here=self._here)
+        found = judge(self._settings, info, replicated=self._demands.replicated)
+        self._note(found, now)
+        idle, self._batches = self._batches == batches, batches
+        if private and idle:
+            await self._tidy(store, info)
+        if not found.durable and self._demands.require_durable:
+            return refusal.not_durable()
+        if self._demands.data_dir is not None and disk_free(self._demands.data_dir) < DISK_FLOOR:
+            return refusal.disk_full()
+        return None
+
+    def _note(self, found: Durability, now: float) -> None:
+        self.durability = found
+        intake.STORE_DURABLE.set(found.durable)
+        if not found.durable:
+            self._verify_at = now  # so that setting it right is seen at once
+        if found == self._said:
+            return
+        self._said = found
+        if found.durable:
+            events.store_durable()
+        else:
+            events.store_not_durable(reason=found.reason)
+
+    async def _tidy(self, store: StoreConnection, info: Mapping[str, str]) -> None:
+        """Have the private server's file rewritten while nothing happens, so that it starts fast.
+
+        It holds the history of all mail since the last time, also of what has long left.
+        """
+        size = int(info.get("aof_current_size", "0"))
+        busy = (
+            info.get("aof_rewrite_in_progress") != "0" or info.get("aof_rewrite_scheduled") != "0"
+        )
+        if size > max(_TIDY_FROM, _TIDY_RATIO * self._used) and not busy:
+            with contextlib.suppress(ResponseError):
+                await store.command("BGREWRITEAOF")
