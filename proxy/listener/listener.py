@@ -10,22 +10,28 @@ from proxy.listener.door import Door, Office
 from proxy.listener.intake import Intake
 from proxy.listener.limits import Limits
 from proxy.listener.session import SmtpSession
-from proxy.listener.sockets import Bound
+from proxy.listener.sockets import BindError, Bound
 from proxy.metrics.intake import CONNECTIONS
 
 DRAIN_S = 10.0
 """What is in flight gets this long when the process is asked to end."""
 
 
-def tls_context(tls: ListenTLS) -> ssl.SSLContext:
-    """Return the context with which clients are offered STARTTLS.
+def tls_context(tls: ListenTLS, address: str) -> ssl.SSLContext:
+    """Return the context with which clients of `address` are offered STARTTLS.
 
     Raises:
-        OSError: certificate or key cannot be read, or do not belong together.
+        BindError: certificate or key cannot be read, or do not belong together.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.cert, tls.key)
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise BindError(
+            f"listen.smtp {address} tls: {tls.cert} and {tls.key} cannot be used: {why}"
+        ) from error
     return context
 
 
@@ -54,7 +60,7 @@ class Listener:
         """Take clients on `sockets`, which are closed if that cannot be; `listen` is for all.
 
         Raises:
-            OSError: a certificate cannot be used.
+            BindError: a certificate cannot be used.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -77,7 +83,7 @@ class Listener:
             self._office,
             networks=None if bound.is_unix else networks,
             auth=settings.auth == "accept",
-            tls=tls_context(settings.tls) if settings.tls is not None else None,
+            tls=None if settings.tls is None else tls_context(settings.tls, settings.address),
         )
 
     async def _serve(

@@ -130,7 +130,7 @@ class Dialog:
             assert (await self.say("DATA")).startswith("354")
 
     async def mail(self, content: bytes, **envelope: Any) -> str:
-        """Hand in a message and return the final reply. `content` is sent as it is, then the end."""
+        """Send `content` as it is, then the end, and return the final reply."""
         await self.begin(**envelope)
         self.send(content + b".\r\n")
         return await self.reply()

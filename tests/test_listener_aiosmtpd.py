@@ -1,0 +1,197 @@
+"""What we rely on inside aiosmtpd and asyncio, and the loop we run on: seen when it changes."""
+
+import asyncio
+import inspect
+import re
+import ssl
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import uvloop
+from aiosmtpd.smtp import SMTP
+
+from proxy.listener.protocol import SmtpProtocol
+from proxy.listener.reader import Reader
+from proxy.listener.session import SmtpSession
+from tests.support.listening import MESSAGE, front
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
+
+
+async def test_the_reader_has_the_fields_we_look_into() -> None:
+    reader = Reader(limit=100)
+    assert isinstance(reader._buffer, bytearray)
+    assert reader._transport is None
+    reader.feed_data(b"one\ntw")
+    assert reader.pending
+    assert reader.has_line
+    assert await reader.read_pending() == b"one\ntw"
+    assert await reader.read_pending() == b""
+    assert not reader.has_line
+    reader.feed_eof()
+    reader.put_back(b"rest\n")
+    assert await reader.readuntil(b"\n") == b"rest\n"
+
+
+def test_no_command_of_aiosmtpd_answers_in_our_stead() -> None:
+    ours = vars(SmtpSession)
+    theirs = {name for name in vars(SMTP) if name.startswith("smtp_")}
+    assert theirs <= ours.keys()
+    assert {name.encode()[5:] for name in theirs} <= SmtpSession.commands.keys()
+
+
+def test_what_aiosmtpd_does_to_a_connection_is_replaced() -> None:
+    replaced = {
+        "__init__",
+        "connection_made",
+        "connection_lost",
+        "data_received",
+        "eof_received",
+        "push",
+        "handle_exception",
+        "_handle_client",
+    }
+    assert replaced <= vars(SmtpProtocol).keys()
+
+
+def test_the_dialogs_that_are_inherited_use_only_what_a_session_has() -> None:
+    source = "".join(
+        inspect.getsource(one) for one in (SMTP.auth_PLAIN, SMTP.auth_LOGIN, SMTP.challenge_auth)
+    )
+    used = set(re.findall(r"self\.(\w+)", source))
+    assert used <= {
+        "push",
+        "session",
+        "challenge_auth",
+        "_authenticate",
+        "_reader",
+        "AuthLoginUsernameChallenge",
+        "AuthLoginPasswordChallenge",
+    }
+
+
+async def test_no_state_is_shared_between_sessions(redis_server: RedisServer) -> None:
+    async with front(redis_server) as office:
+        first, second = await office.dial(), await office.dial()
+        await first.begin(data=False)
+        await second.say("EHLO other")
+        assert (await first.say("DATA")).startswith("354")
+        assert await second.say("DATA") == "503 5.5.1 First comes MAIL"
+        assert SMTP.command_size_limits == {}
+
+
+# On uvloop, which is what the processes run on.
+
+
+def on_uvloop(main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+def test_on_uvloop_mail_is_kept_pipelined_large_and_after_a_lost_client(
+    redis_server: RedisServer,
+) -> None:
+    async def main() -> None:
+        async with front(redis_server) as office:
+            gone = await office.dial()
+            await gone.begin()
+            gone.send(MESSAGE)
+            await wait_until(lambda: office.listener.held, what="octets have come")
+            gone.reset()
+            await wait_until(lambda: office.listener.held == 0, what="they are forgotten")
+            dialog = await office.dial(greeted=False)
+            large = MESSAGE + (b"x" * 70 + b"\r\n") * 100_000
+            mail = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
+            dialog.send(b"EHLO x\r\n" + (mail + large + b".\r\n") * 2 + b"QUIT\r\n")
+            dialog.writer.write_eof()
+            codes = [(await dialog.reply())[:3] for _ in range(11)]
+            assert codes == ["220", "250"] + ["250", "250", "354", "250"] * 2 + ["221"]
+            assert await dialog.ended()
+            assert len(office.kept()) == 2
+
+    on_uvloop(main())
+
+
+def test_on_uvloop_lf_only_and_smuggling_are_told_apart(redis_server: RedisServer) -> None:
+    async def main() -> None:
+        async with front(redis_server) as office:
+            dialog = await office.dial()
+            dialog.send(b"MAIL FROM:<a@example.com>\nRCPT TO:<b@example.net>\nDATA\nx: y\n\nz\n.\n")
+            codes = [(await dialog.reply())[:3] for _ in range(4)]
+            assert codes == ["250", "250", "354", "250"]
+            answer = await dialog.mail(MESSAGE + b"\n.\nMAIL FROM:<evil@example.com>\r\n")
+            assert answer.startswith("250 2.0.0 ")
+            assert len(office.kept()) == 2
+
+    on_uvloop(main())
+
+
+def test_on_uvloop_slow_clients_and_those_that_do_not_read_are_cut_off(
+    redis_server: RedisServer,
+) -> None:
+    async def main() -> None:
+        async with front(redis_server, limits={"timeout": 0.3}) as office:
+            slow, deaf = await office.dial(), await office.dial()
+            deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]  # not in its class
+            for _ in range(100):
+                deaf.send(b"HELP\r\n" * 10_000)
+            assert (await slow.reply()).startswith("421 4.4.2 ")
+            await wait_until(lambda: office.listener.sessions == 0, what="both are cut off")
+
+    on_uvloop(main())
+
+
+def test_on_uvloop_starttls_works_and_its_failure_ends_the_session(
+    redis_server: RedisServer, data_dir: Path
+) -> None:
+    authority = trustme.CA()
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        str(data_dir / "both.pem")
+    )
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    files = {"cert": str(data_dir / "both.pem"), "key": str(data_dir / "both.pem")}
+    smtp = [{"address": "127.0.0.1:0", "tls": files}]
+
+    async def main() -> None:
+        limits = {"handshake": 0.3}
+        async with front(redis_server, listen={"smtp": smtp}, limits=limits) as office:
+            silent, broken = await office.dial(), await office.dial()
+            for dialog in (silent, broken):
+                await dialog.say("STARTTLS")
+            broken.send(b"this is not TLS\r\n" * 10)
+            await wait_until(lambda: office.listener.sessions == 0, what="both are cut off")
+            dialog = await office.dial()
+            await dialog.say("STARTTLS")
+            await dialog.start_tls(trusting)
+            for content in (MESSAGE, MESSAGE + (b"y" * 70 + b"\r\n") * 20_000, MESSAGE):
+                assert (await dialog.mail(content)).startswith("250 2.0.0 ")
+            assert await dialog.say("QUIT") == "221 2.0.0 Bye"
+            assert await dialog.ended()
+            assert len(office.kept()) == 3
+
+    on_uvloop(main())
+
+
+@pytest.mark.parametrize("when", ["idle", "in commit"])
+def test_on_uvloop_ending_is_in_order(redis_server: RedisServer, when: str) -> None:
+    async def main() -> None:
+        async with front(redis_server) as office:
+            dialog = await office.dial()
+            if when == "in commit":
+                await dialog.begin()
+                redis_server.pause()
+                dialog.send(MESSAGE + b".\r\n")
+                await wait_until(lambda: office.listener.held > len(MESSAGE), what="in commit")
+            closing = asyncio.create_task(office.listener.close())
+            if when == "in commit":
+                redis_server.resume()
+                assert (await dialog.reply()).startswith("250 2.0.0 ")
+            assert await dialog.reply() == "421 4.3.2 Franker is stopping; try again"
+            assert await dialog.ended()
+            await closing
+
+    on_uvloop(main())
