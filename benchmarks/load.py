@@ -73,20 +73,21 @@ def message(size: int, random: Random) -> bytes:
 
 async def _session(port: int, left: list[int], load: Load, content: bytes) -> None:
     while left[0] > 0:
+        left[0] -= 1
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         await _expect(reader, b"220")
         writer.write(b"EHLO load.invalid\r\n")
         await _expect(reader, b"250")
         envelope = f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{RECIPIENT}>\r\nDATA\r\n".encode()
-        while left[0] > 0:
-            left[0] -= 1
+        while True:
             writer.write(envelope)
             for wanted in (b"250", b"250", b"354"):
                 await _expect(reader, wanted)
             writer.write(content + b".\r\n")
             await _expect(reader, b"250")
-            if load.fresh:
+            if load.fresh or left[0] <= 0:
                 break
+            left[0] -= 1
         writer.write(b"QUIT\r\n")
         await _expect(reader, b"221")
         writer.close()
