@@ -1,6 +1,7 @@
 """The command line: help, exit codes, speed of start, what it says when something is missing."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from proxy.cli import main
 from proxy.cli.queues import duration_text, size_text
-from tests.support.processes import ROOT, Installation, clean_environ, run_franker
+from tests.support.processes import ROOT, Installation, clean_environ, franker_command, run_franker
+from tests.support.redis_server import RedisServer
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -105,6 +107,19 @@ def test_wrong_configuration_is_exit_code_78_with_every_fault(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["run", "redis", "proxy", "worker", "sandbox", "check"])
+def test_no_folder_to_keep_mail_in_is_exit_code_78_and_both_are_named(
+    data_dir: Path, command: str
+) -> None:
+    installation = Installation(data_dir, {"data_dir": "/dev/null/franker"})
+    installation.environ["XDG_STATE_HOME"] = "/dev/null/state"
+    done = installation.run(command)
+    assert done.returncode == 78
+    assert "/dev/null/franker" in done.stderr
+    assert "/dev/null/state/franker" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_configuration_that_is_not_there_is_exit_code_78() -> None:
     done = run_franker("check", "--config", "/nowhere/franker.toml")
     assert done.returncode == 78
@@ -122,6 +137,21 @@ def test_without_a_store_the_answer_says_what_starts_it(
     assert "the store does not answer" in done.stderr
     assert "franker run" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error_of_the_store(
+    data_dir: Path, redis_server: RedisServer
+) -> None:
+    installation = Installation(data_dir, {"data_dir": data_dir})
+    command = franker_command("queue", "list", "--config", str(installation.config))
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "wb") as nobody:
+        done = subprocess.run(
+            command, env=clean_environ(), stdout=nobody, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert b"store" not in done.stderr
 
 
 def test_send_test_without_a_listener_says_so(data_dir: Path) -> None:

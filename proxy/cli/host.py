@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxy.cli.options import fail, load
+from proxy.cli.options import data_dir_of, load
 from proxy.cli.running import Running, find_running
 
 if TYPE_CHECKING:
@@ -32,13 +32,8 @@ def find_host(config: Path | None) -> Host:
     What `franker run` relays to Postmark comes before what it relays to the stand-in, when both
     are running.
     """
-    from proxy.config import usable_data_dir
-
     loaded = load(config)
-    try:
-        data_dir, notice = usable_data_dir(loaded.settings, os.environ)
-    except OSError as error:
-        fail(f"there is no folder to keep mail in: {error}")
+    data_dir, notice = data_dir_of(loaded.settings)
     notices = (*loaded.notices, *([notice] if notice else []))
     for folder in (data_dir, data_dir / TRIAL):
         running = find_running(folder)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from proxy.config import Loaded
+    from proxy.config import Loaded, Settings
 
 EX_FAILED = 1
 EX_CONFIG = 78  # sysexits.h; the units do not restart on it
@@ -47,6 +47,20 @@ def load(config: Path | None) -> "Loaded":
 
     try:
         return read(config, os.environ)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EX_CONFIG)
+
+
+def data_dir_of(settings: "Settings") -> tuple[Path, str | None]:
+    """Return the folder to keep everything in, and what must be said of it.
+
+    Leave with exit code 78 when there is none.
+    """
+    from proxy.config import ConfigError, usable_data_dir
+
+    try:
+        return usable_data_dir(settings, os.environ)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EX_CONFIG)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from proxy.cli.host import TRIAL
-from proxy.cli.options import config_option, example, fail, load
+from proxy.cli.options import config_option, data_dir_of, example, fail, load
 from proxy.cli.running import FILE_NAME
 
 if TYPE_CHECKING:
@@ -53,13 +53,8 @@ def run(config: Path | None, sandbox: bool) -> None:
 
 
 def _data_dir(settings: "Settings") -> Path:
-    """Return the folder to keep everything in; leave with 1 when there is none."""
-    from proxy.config import usable_data_dir
-
-    try:
-        data_dir, notice = usable_data_dir(settings, os.environ)
-    except OSError as error:
-        fail(f"there is no folder to keep mail in: {error}")
+    """Return the folder to keep everything in, and say what must be said of it."""
+    data_dir, notice = data_dir_of(settings)
     if notice:
         click.echo(f"franker: {notice}", err=True)
     return data_dir
@@ -99,6 +94,7 @@ def proxy(config: Path | None) -> None:
     from proxy.daemon import serve
 
     loaded = load(config)
+    data_dir_of(loaded.settings)
     _serve(serve(loaded.settings, loaded.source, loaded.notices))
 
 
@@ -117,6 +113,7 @@ def worker(config: Path | None, number: int) -> None:
     from worker.daemon import serve
 
     loaded = load(config)
+    data_dir_of(loaded.settings)
     log.setup(loaded.settings.log)
     _serve(serve(loaded.settings, loaded.source, loaded.notices, number=number))
 

@@ -24,6 +24,8 @@ async def open_store(host: Host) -> "AsyncIterator[redis.asyncio.Redis]":
     try:
         client = open_redis(host.settings, host.data_dir, timeout=_TIMEOUT_S)
         yield client
+    except BrokenPipeError:  # whoever reads our output has enough
+        raise
     except (RedisError, OSError, ValueError) as error:
         where = "" if host.settings.redis.url else f" (private Redis in {host.data_dir})"
         hint = "" if host.settings.redis.url else "; `franker run` or `franker redis` starts it"
