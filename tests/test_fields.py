@@ -212,3 +212,10 @@ def test_any_display_name_survives_its_encoding_in_a_field(text):
     [mailbox] = parse_mailboxes(unfolded(value).decode("ascii"))
     assert mailbox.address == "a@b.example"
     assert decode_words(mailbox.name) == name
+
+
+@pytest.mark.parametrize("text", ["日本語の件名" * 30, "x ü" * 90, "a" * 200 + "é" * 50])
+def test_every_encoded_word_is_whole_in_itself_and_short(text):
+    words = unfolded(encode_text(text, b"Subject")).decode("ascii").split()
+    assert max(map(len, words)) <= 75
+    assert "".join(decode_words(word) for word in words) == text

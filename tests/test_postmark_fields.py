@@ -87,7 +87,7 @@ def test_the_clients_tag_tracking_metadata_and_keepid_are_let_through():
 
 def test_the_rules_word_stands_before_the_clients():
     octets = marked(
-        "X-PM-Tag: mine\nX-PM-TrackOpens: true\nX-PM-TrackLinks: None\nX-PM-Metadata-app: mine\n"
+        "X-PM-Tag: mine\nX-PM-TrackOpens: true\nX-PM-TrackLinks: None\nX-PM-Metadata-APP: mine\n"
         "X-PM-Metadata-other: kept\nX-PM-KeepID: true\n",
         tag="rule",
         track_opens=False,

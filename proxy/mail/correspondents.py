@@ -182,12 +182,12 @@ def _write_from(header: Header, final: list[Mailbox], origin: Origin, settled: S
     old = header.first(b"from")
     written = [encode_mailbox(decode_words(one.name), one.address) for one in final]
     header.set(b"From", join_mailboxes(list(dict.fromkeys(written))))
-    if old is None:
+    text = unfolded(old or b"")
+    if not text:
         return
-    text = unfolded(old)
     settled.replaced["From"] = decode_words(text.decode("utf-8", errors="replace"))
     own = (origin.local.from_, origin.instead)
-    if settled.address in own and text and not settled.in_reply_to:
+    if settled.address in own and not settled.in_reply_to:
         header.set(b"X-Original-From", fold(text, b"X-Original-From"))
 
 
@@ -211,7 +211,8 @@ def settle_others(header: Header, origin: Origin, from_address: str) -> set[Repa
             final += _settle_other(name, mailbox, origin)
         if final == mailboxes:
             continue
-        kinds.add("local")
+        local = any(_is_local(mailbox.address, origin) for mailbox in mailboxes)
+        kinds.add("local" if local else "idn")
         final = [mailbox for mailbox in final if _usable(mailbox.address)]
         if name == b"sender" and [one.address for one in final] == [from_address]:
             final = []

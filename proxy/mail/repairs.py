@@ -12,7 +12,7 @@ Repair = Literal[
     "duplicate",  # a field twice that may stand once
     "from",  # From was missing, or had no address
     "local",  # an address of this host in From, Sender, Reply-To, To or Cc
-    "idn",  # a domain that is not ASCII, in From
+    "idn",  # a domain that is not ASCII in one of these
     "date",
     "message_id",
     "mime_version",

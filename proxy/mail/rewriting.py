@@ -151,7 +151,8 @@ def _mended_body(header: Header, body: bytes, charset: str, kinds: set[Repair]) 
             kinds.add("8bit")
         if has_long_line(body):
             kinds.add("long_lines")
-    return mended
+    # Broken quoted-printable may have joined the last line to nothing.
+    return mended if mended.endswith(b"\r\n") else mended + b"\r\n"
 
 
 def _limit(header: Header) -> set[Repair]:
