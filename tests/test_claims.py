@@ -1,5 +1,6 @@
 """Claims, marks and settles on a real Redis: what a message goes through in the worker."""
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -181,6 +182,15 @@ async def test_a_message_deferred_absurdly_far_ahead_is_due_at_once(
         # As if the clock had stood a day ahead when the message was deferred.
         await claims.settle(claim, Settlement("defer", delay=86400))
         assert [again.id for again in await claim_all(claims, 1)] == [claim.id]
+
+
+async def test_two_claims_at_once_never_return_the_same_message(
+    redis_server: RedisServer,
+) -> None:
+    ids = put(redis_server.client(), 6)
+    async with claims_on(redis_server.data_dir) as claims:
+        got = await asyncio.gather(*(claims.claim({"outbound": 2}) for _ in range(3)))
+        assert sorted(claim.id for each in got for claim in each) == ids
 
 
 async def test_a_message_given_back_is_the_next_to_be_claimed(redis_server: RedisServer) -> None:

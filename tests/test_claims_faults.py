@@ -235,7 +235,25 @@ async def test_closing_while_redis_is_away_ends(
     await claims.start()
     [claim] = await claim_all(claims, 1)
     redis_server.kill()
+    settled = claims.settle(claim, Settlement("gone"))
     await asyncio.wait_for(claims.close(give_back=[claim]), 10)
+    assert await asyncio.wait_for(settled, 1) is False
+    assert await asyncio.wait_for(claims.mark(claim, ("you@example.net",)), 1) is False
+
+
+async def test_who_stops_claiming_does_not_wait_for_redis_to_come_back(
+    redis_server: RedisServer,
+) -> None:
+    async with claims_on(redis_server.data_dir) as claims:
+        redis_server.kill()
+        claiming = asyncio.create_task(claims.claim({"outbound": 1}))
+        done, _ = await asyncio.wait([claiming], timeout=0.3)
+        assert not done
+        claims.stop_claiming()
+        assert await asyncio.wait_for(claiming, 5) == []
+        redis_server.start()
+        put(redis_server.client())
+        assert await claims.claim({"outbound": 1}) == []
 
 
 async def test_the_outage_of_redis_is_said_once_and_its_return_once(

@@ -97,6 +97,32 @@ async def test_rq_info_shows_the_worker_its_state_and_its_counts(
         assert f"{os.getpid()}) busy {QUEUE}." in info
 
 
+async def test_a_worker_that_a_tool_struck_off_shows_itself_again(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    async with claims_on(redis_server.data_dir) as claims:
+        # Redis stood still for longer than the key lives; then rq info was quicker than we.
+        client.delete(f"rq:worker:{claims.name}", "rq:workers", f"rq:workers:{QUEUE}")
+        await wait_until(lambda: [each.name for each in BaseWorker.all(connection=client)])
+        [worker] = BaseWorker.all(connection=client)
+        assert (worker.name, worker.queue_names()) == (claims.name, [QUEUE])
+        assert worker.birth_date is not None
+
+
+async def test_a_deferred_message_deleted_with_rq_does_not_age_the_queue(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    put(client)
+    async with claims_on(redis_server.data_dir) as claims:
+        [claim] = await claim_all(claims, 1)
+        await claims.settle(claim, Settlement("defer", delay=60))
+        Job.fetch(claim.id, connection=client, serializer=JSONSerializer).delete()
+        claims._pulse._next_sweep = 0.0
+        await wait_until(lambda: client.zcard(keys.deferred_key("outbound")) == 0)
+
+
 async def test_rq_info_in_a_loop_changes_nothing_of_what_is_claimed(
     redis_server: RedisServer,
 ) -> None:

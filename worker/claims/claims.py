@@ -24,7 +24,7 @@ from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
 from worker.claims.claim import Claim, Settlement
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
-from worker.claims.identity import Registration, new_registration, rq_date, rq_fields
+from worker.claims.identity import Registration, new_registration, rq_date
 from worker.claims.link import Link, Weather
 from worker.claims.process import identity
 from worker.claims.pulse import Facts, Pulse
@@ -64,7 +64,8 @@ class Claims:
         self._gone = self._died = 0
         self._work = asyncio.Event()
         self._renewal = asyncio.Lock()
-        self._me = new_registration(number)
+        self._one_claim = asyncio.Lock()
+        self._me = self._new_registration()
         self._tasks: list[asyncio.Task[None]] = []
         weather = Weather()
         self._claiming = Link(lambda: self._connect(_ANSWER_S), weather)
@@ -121,6 +122,12 @@ class Claims:
         Waits while Redis is away. Bounded in octets too (4 MB, or one message). After a lost
         reply, or when an earlier call was cancelled, the messages of that call are returned.
         """
+        async with self._one_claim:
+            return await self._claim(slots)
+
+    async def _claim(self, slots: Mapping[str, int]) -> list[Claim]:
+        if not self._claiming.patient:
+            return []
         self._work.clear()
         me = self._me
         words: list[str | int] = []
@@ -128,9 +135,19 @@ class Claims:
             words += (stream, max(0, slots.get(stream, 0)))
         if not any(words[1::2]):
             return []
-        answer = await self._claiming.insist(
-            CLAIM, me.incarnation, me.claim, _CLAIM_OCTETS, rq_date(), me.name, self._absurd, *words
-        )
+        try:
+            answer = await self._claiming.insist(
+                CLAIM,
+                me.incarnation,
+                me.claim,
+                _CLAIM_OCTETS,
+                rq_date(),
+                me.name,
+                self._absurd,
+                *words,
+            )
+        except (RedisError, OSError):
+            return []  # only after stop_claiming
         if answer[0] == b"gone":
             await self._renew(me)
             return []
@@ -188,6 +205,11 @@ class Claims:
         """Let `wait_for_work` return."""
         self._work.set()
 
+    def stop_claiming(self) -> None:
+        """Let `claim` return nothing from now on, also one that waits for Redis to come back."""
+        self._claiming.patient = False
+        self._work.set()
+
     async def close(self, give_back: Iterable[Claim] = ()) -> None:
         """Write what is left, return every message still claimed, and unregister.
 
@@ -219,14 +241,13 @@ class Claims:
         return order
 
     async def _register(self) -> None:
-        streams = self._first + self._second
-        fields = rq_fields([keys.queue_name(stream) for stream in streams])
-        flat = [word for field in fields.items() for word in field]
         me = self._me
-        await self._living.insist(
-            REGISTER, me.incarnation, me.name, identity(), *flat, "--", *streams
-        )
+        await self._living.insist(REGISTER, me.incarnation, me.name, identity())
         self._commands.listen_as(me.name)
+
+    def _new_registration(self) -> Registration:
+        queues = [keys.queue_name(stream) for stream in self._first + self._second]
+        return new_registration(self._number, queues)
 
     async def _renew(self, lost: Registration) -> None:
         """Register anew after Redis, or another worker, forgot the registration `lost`."""
@@ -239,7 +260,7 @@ class Claims:
             )
             self._held.clear()
             self._pulse.forget()
-            self._me = new_registration(self._number)
+            self._me = self._new_registration()
             await self._register()
             self._work.set()
 

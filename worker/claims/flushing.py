@@ -76,6 +76,7 @@ class Flusher:
         self._more = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._ended = False
         self._splits: dict[tuple[str, str], int] = {}
 
     def mark(self, claim: Claim, recipients: tuple[str, ...]) -> "asyncio.Future[bool]":
@@ -101,6 +102,9 @@ class Flusher:
 
     def _add(self, claim: Claim, words: list[str | float]) -> "asyncio.Future[bool]":
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if self._ended:
+            done.set_result(False)
+            return done
         self._waiting.append(_Operation(claim, words, done))
         self._idle.clear()
         self._more.set()
@@ -111,13 +115,18 @@ class Flusher:
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Write what is given, until cancelled."""
-        while True:
-            await self._more.wait()
-            self._more.clear()
-            while self._waiting:
-                await self._flush()
-            self._idle.set()
+        """Write what is given, until cancelled; what is not written by then is False."""
+        try:
+            while True:
+                await self._more.wait()
+                self._more.clear()
+                while self._waiting:
+                    await self._flush()
+                self._idle.set()
+        finally:
+            self._ended = True
+            for operation in self._waiting:
+                _resolve(operation, result=False)
 
     async def _flush(self) -> None:
         me = self._registration()
@@ -130,23 +139,27 @@ class Flusher:
                 _resolve(operation, result=False)
         if not batch:
             return
-        words = json.dumps([operation.words for operation in batch])
-        word, results = await self._link.insist(SETTLE, me.incarnation, me.flush, rq_date(), words)
-        me.flush += 1
-        if word == b"done" and len(results) == len(batch):
+        try:
+            words = json.dumps([operation.words for operation in batch])
+            answer = await self._link.insist(SETTLE, me.incarnation, me.flush, rq_date(), words)
+            me.flush += 1
+            self._answer(batch, *answer)
+        finally:
+            for operation in batch:
+                _resolve(operation, result=False)
+        if answer[0] == b"gone":
+            await self._lost(me)
+
+    @staticmethod
+    def _answer(batch: list[_Operation], word: bytes, results: bytes) -> None:
+        if word == b"done":
             for operation, result in zip(batch, results.decode(), strict=True):
                 if result == "!":
                     error = _RefusedByRedisError(f"Redis refused: {operation.words[0]!r}")
                     events.defect("claims", error=error, message_id=operation.claim.id)
                 _resolve(operation, result=result == "1")
-            return
-        for operation in batch:
-            _resolve(operation, result=False)
-        if word == b"gone":
-            await self._lost(me)
-        else:
-            error = _RefusedByRedisError(f"flush {me.flush - 1} answered {word!r}")
-            events.defect("claims", error=error)
+        elif word != b"gone":
+            events.defect("claims", error=_RefusedByRedisError(f"a flush came {word!r}"))
 
 
 def _resolve(operation: _Operation, *, result: bool) -> None:

@@ -3,6 +3,7 @@
 import os
 import platform
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,11 +20,13 @@ def rq_date(when: datetime | None = None) -> str:
 class Registration:
     """A worker under one incarnation; reaped by mistake, it goes on under a new one.
 
-    `claim` and `flush` are the numbers of the next call of each kind.
+    `claim` and `flush` are the numbers of the next call of each kind; `rq_fields` is what tools
+    are shown of it that never changes.
     """
 
     incarnation: str
     name: str
+    rq_fields: dict[str, str]
     claim: int = 1
     flush: int = 1
 
@@ -32,23 +35,20 @@ class Registration:
         return execution.rpartition("-")[0] == self.incarnation
 
 
-def new_registration(number: int) -> Registration:
-    """Return a fresh registration for worker `number` of this host."""
+def new_registration(number: int, queues: Sequence[str]) -> Registration:
+    """Return a fresh registration for worker `number` of this host, on RQ's `queues`."""
     incarnation = "".join(_ALPHABET[octet % 36] for octet in os.urandom(12))
-    return Registration(incarnation, f"{socket.gethostname()}.{number}.{incarnation}")
+    name = f"{socket.gethostname()}.{number}.{incarnation}"
+    return Registration(incarnation, name, _rq_fields(queues))
 
 
-def rq_fields(queues: list[str]) -> dict[str, str]:
-    """Return what a worker's hash says at its birth, for tools that show it."""
-    now = rq_date()
+def _rq_fields(queues: Sequence[str]) -> dict[str, str]:
     return {
-        "birth": now,
-        "last_heartbeat": now,
+        "birth": rq_date(),
         "queues": ",".join(queues),
         "pid": str(os.getpid()),
         "hostname": socket.gethostname(),
         "ip_address": "unknown",
         "version": version("rq"),
         "python_version": platform.python_version(),
-        "state": "starting",
     }

@@ -21,22 +21,23 @@ _LONGEST_PAUSE_S = 0.5
 
 
 class Weather:
-    """Whether Redis answers, said once when it stops and once when it is back."""
+    """Whether Redis answers on every link, said once when it stops and once when it is back."""
 
     def __init__(self) -> None:
-        self.away = False
+        self._failing: set[object] = set()
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, link: object, error: Exception) -> None:
         """Note that a command failed."""
-        if not self.away:
-            self.away = True
+        if not self._failing:
             events.store_away(detail=str(error) or type(error).__name__)
+        self._failing.add(link)
 
-    def answered(self) -> None:
+    def answered(self, link: object) -> None:
         """Note that a command was answered."""
-        if self.away:
-            self.away = False
-            events.store_back()
+        if link in self._failing:
+            self._failing.remove(link)
+            if not self._failing:
+                events.store_back()
 
 
 def cancellations() -> int:
@@ -49,9 +50,13 @@ def cancellations() -> int:
 
 
 class Link:
-    """One connection for one kind of call, opened when it is needed."""
+    """One connection for one kind of call, opened when it is needed.
+
+    `patient` may be set to False, to have `insist` fail from then on as `ask` does.
+    """
 
     def __init__(self, connect: Callable[[], Redis], weather: Weather) -> None:
+        self.patient = True
         self._redis = connect()
         self._weather = weather
 
@@ -63,12 +68,12 @@ class Link:
             if cancellations() > cancelled_before:
                 raise asyncio.CancelledError
         except (RedisError, OSError) as error:
-            self._weather.failed(error)
+            self._weather.failed(self, error)
             # The answer may still be on its way: nothing else may read it from this connection.
             with contextlib.suppress(Exception):
                 await self._redis.connection_pool.disconnect()
             raise
-        self._weather.answered()
+        self._weather.answered(self)
         return answer
 
     async def insist(self, script: Script, *args: bytes | str | float) -> Any:
@@ -78,6 +83,8 @@ class Link:
             try:
                 return await self.ask(script, *args)
             except (RedisError, OSError) as error:
+                if not self.patient:
+                    raise
                 if not isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
                     pause = _LONGEST_PAUSE_S  # LOADING, READONLY, MISCONF: an answer, but no
                 await asyncio.sleep(pause)

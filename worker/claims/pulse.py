@@ -99,7 +99,8 @@ class Pulse:
             self._absurd,
             len(self._streams),
             *self._streams,
-            *_shown(facts, self.suspended),
+            *_flat(me.rq_fields),
+            *_flat(_shown(facts, self.suspended)),
         )
         if not answer:
             await self._lost(me)
@@ -154,16 +155,16 @@ class Pulse:
         self._foreign = foreign
 
 
-def _shown(facts: Facts, suspended: bool) -> list[str]:
+def _flat(fields: dict[str, str]) -> list[str]:
+    return [word for field in fields.items() for word in field]
+
+
+def _shown(facts: Facts, suspended: bool) -> dict[str, str]:
     # No current_job: by the time a tool looks it up it is gone, and rq-dashboard fails on that.
     state = "busy" if facts.busy else "suspended" if suspended else "idle"
-    return [
-        "last_heartbeat",
-        rq_date(),
-        "state",
-        state,
-        "successful_job_count",
-        str(facts.gone),
-        "failed_job_count",
-        str(facts.died),
-    ]
+    return {
+        "last_heartbeat": rq_date(),
+        "state": state,
+        "successful_job_count": str(facts.gone),
+        "failed_job_count": str(facts.died),
+    }

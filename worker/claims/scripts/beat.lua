@@ -7,9 +7,15 @@ if call('HEXISTS', WORKERS, incarnation) == 0 then return {} end
 call('HINCRBY', WORKERS, incarnation, 1)
 
 local name = call('HGET', WORKER .. incarnation, 'name')
-local streams = tonumber(ARGV[5])
-call('HSET', RQ_WORKER .. name, unpack(ARGV, 6 + streams))
-call('EXPIRE', RQ_WORKER .. name, 60)
+-- Whole each time: a stock tool strikes off a worker whose key ran out while Redis stood still.
+local streams, key = tonumber(ARGV[5]), RQ_WORKER .. name
+call('HSET', key, unpack(ARGV, 6 + streams))
+call('EXPIRE', key, 60)
+call('SADD', RQ_WORKERS, key)
+for index = 6, 5 + streams do
+  call('SADD', QUEUES, QUEUE .. ARGV[index])
+  call('SADD', RQ_WORKERS .. ':' .. QUEUE_NAME .. ARGV[index], key)
+end
 
 local beats = call('HGETALL', WORKERS)
 local incarnations, others = {}, {}
@@ -37,8 +43,8 @@ call('HSET', GRANTS, incarnation, math.max(share, open))
 
 local time, due = now(), 0
 for index = 6, 5 + streams do
-  local key = SCHEDULED .. ARGV[index]
-  due = due + call('ZCOUNT', key, '-inf', time)
-    + call('ZCOUNT', key, time + tonumber(ARGV[4]), '+inf')
+  local scheduled = SCHEDULED .. ARGV[index]
+  due = due + call('ZCOUNT', scheduled, '-inf', time)
+    + call('ZCOUNT', scheduled, time + tonumber(ARGV[4]), '+inf')
 end
 return {call('EXISTS', SUSPENDED), share, due, others}

@@ -41,6 +41,10 @@ for _, stream in ipairs(all_streams()) do
     standing[#standing + 1] = stream
     standing[#standing + 1] = id
   end
+  -- What a stock tool woke or deleted is no longer deferred, and must not age the queue for ever.
+  for _, id in ipairs(call('ZRANGE', DEFERRED .. stream, 0, 99)) do
+    if not call('ZSCORE', SCHEDULED .. stream, id) then call('ZREM', DEFERRED .. stream, id) end
+  end
   for _, key in ipairs(call('SMEMBERS', RQ_WORKERS .. ':' .. QUEUE_NAME .. stream)) do
     if not us[key] and call('EXISTS', key) == 1 and call('HEXISTS', key, 'death') == 0 then
       foreign[#foreign + 1] = string.sub(key, #RQ_WORKER + 1)
