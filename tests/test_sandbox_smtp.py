@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
 from proxy.sandbox.account import Account, SmtpToken
 from proxy.sandbox.sandbox import Sandbox
@@ -276,6 +277,14 @@ async def test_too_many_errors_end_the_session(far_end: FarEnd) -> None:
         assert await dialog.reply() == ""
 
 
+async def test_a_message_taken_forgives_the_errors_before_it(far_end: FarEnd) -> None:
+    async with await logged_in(far_end) as dialog:
+        for _ in range(2):
+            assert {(await dialog.say("JUMP"))[:3] for _ in range(19)} == {"502"}
+            answer = await dialog.deliver("a@example.com", ["b@example.net"], CONTENT)
+            assert answer[:3] == "250"
+
+
 async def test_an_idle_session_ends_with_421() -> None:
     async with (
         FarEnd(idle=0.05) as far_end,
@@ -523,3 +532,26 @@ def test_a_far_end_can_live_in_a_thread_of_its_own() -> None:
             return found
 
         assert asyncio.run(greetings()) == ["421", "220"]
+
+
+def test_the_stand_in_is_the_same_on_uvloop() -> None:
+    async def main() -> None:
+        async with FarEnd() as far_end:
+            async with await logged_in(far_end) as dialog:
+                answer = await dialog.deliver("a@example.com", ["b@example.net"], CONTENT)
+                assert answer[:3] == "250"
+            fault = far_end.fail("connect", do="blackhole", port=far_end.ports[0])
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(Dialog.open("127.0.0.1", far_end.ports[0]), 0.2)
+            far_end.mend(fault)
+            far_end.fail("starttls", do="certificate", what="expired")
+            async with await Dialog.open("127.0.0.1", far_end.ports[0]) as dialog:
+                with pytest.raises(ssl.SSLCertVerificationError):
+                    await dialog.start_tls(far_end.ca_file)
+            far_end.mend()
+            open_until_the_end = await logged_in(far_end)
+        await open_until_the_end.close()
+        assert [one.content for one in far_end.messages] == [CONTENT]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -1,19 +1,23 @@
 """The part of Postmark's HTTP API that tells what became of mail."""
 
-import datetime as dt
 import json
-import zoneinfo
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
 from proxy.sandbox.account import Account
-from proxy.sandbox.message import Taken
+from proxy.sandbox.listing import (
+    DEEPEST_ROW,
+    MOST_ROWS,
+    bounce_wanted,
+    message_wanted,
+    summary,
+    timestamp,
+    window,
+)
 from proxy.sandbox.store import BOUNCE_TYPES, Bounce, Entry, Store
 
-MOST_ROWS = 500
-DEEPEST_ROW = 10_000
 MOST_SUPPRESSIONS = 50
 SERVER_ID = 1
 
@@ -23,12 +27,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def refusal(status: int, number: int, message: str) -> web.Response:
     """Return an answer in Postmark's form of an error."""
     return web.json_response({"ErrorCode": number, "Message": message}, status=status)
-
-
-def timestamp(at: float) -> str:
-    """Return seconds since the epoch in Postmark's form: seven digits behind the point."""
-    moment = dt.datetime.fromtimestamp(at, dt.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S.%f}0Z"
 
 
 class PostmarkApi:
@@ -114,19 +112,19 @@ class PostmarkApi:
     # -- messages
 
     async def _search(self, request: web.Request) -> web.StreamResponse:
-        window = _window(request.query)
-        if window is None:
+        asked = window(request.query)
+        if asked is None:
             return _bad_window()
-        first, count = window
+        first, count = asked
         newest_shown = self._clock() - self._indexing_delay
         found = [
             entry
             for entry in reversed(self._store.entries())
             if entry.delivered
             and entry.taken.at <= newest_shown
-            and _wanted(entry.taken, request.query)
+            and message_wanted(entry.taken, request.query)
         ]
-        rows = [_summary(entry) for entry in found[first : first + count]]
+        rows = [summary(entry) for entry in found[first : first + count]]
         return web.json_response({"TotalCount": len(found), "Messages": rows})
 
     def _found(self, request: web.Request) -> Entry | None:
@@ -142,7 +140,7 @@ class PostmarkApi:
             for one in entry.delivered
         ]
         body = entry.taken.content.decode("utf-8", "replace")
-        return web.json_response(_summary(entry) | {"Body": body, "MessageEvents": events})
+        return web.json_response(summary(entry) | {"Body": body, "MessageEvents": events})
 
     async def _dump(self, request: web.Request) -> web.StreamResponse:
         entry = self._found(request)
@@ -153,12 +151,12 @@ class PostmarkApi:
     # -- bounces
 
     async def _bounces(self, request: web.Request) -> web.StreamResponse:
-        window = _window(request.query)
-        if window is None:
+        asked = window(request.query)
+        if asked is None:
             return _bad_window()
-        first, count = window
+        first, count = asked
         try:
-            found = [b for b in self._store.bounces() if _bounce_wanted(b, request.query)]
+            found = [b for b in self._store.bounces() if bounce_wanted(b, request.query)]
         except ValueError as error:
             return refusal(422, 1000, f"Invalid bounce query: {error}")
         rows = [self._bounce_row(bounce) for bounce in found[first : first + count]]
@@ -268,16 +266,6 @@ class PostmarkApi:
         return web.json_response({"Suppressions": rows})
 
 
-def _window(query: Mapping[str, str]) -> tuple[int, int] | None:
-    """Return offset and count; None when they are missing or too large."""
-    try:
-        count, offset = int(query["count"]), int(query["offset"])
-    except (KeyError, ValueError):
-        return None
-    fits = 0 < count <= MOST_ROWS and offset >= 0 and offset + count <= DEEPEST_ROW
-    return (offset, count) if fits else None
-
-
 def _bad_window() -> web.Response:
     return refusal(
         422,
@@ -285,80 +273,3 @@ def _bad_window() -> web.Response:
         f"Parameters 'count' (1 to {MOST_ROWS}) and 'offset' are required, "
         f"their sum is at most {DEEPEST_ROW}.",
     )
-
-
-def _wanted(taken: Taken, query: Mapping[str, str]) -> bool:
-    for key, value in query.items():
-        if key.startswith("metadata_"):
-            wanted = key.removeprefix("metadata_").lower()
-            if not any(k.lower() == wanted and v == value for k, v in taken.metadata.items()):
-                return False
-    return (
-        taken.stream == query.get("messagestream", taken.stream)
-        and taken.tag == query.get("tag", taken.tag)
-        and ("fromemail" not in query or query["fromemail"].lower() == taken.sender.lower())
-        and ("subject" not in query or query["subject"].lower() in taken.subject.lower())
-        and (
-            "recipient" not in query
-            or query["recipient"].lower() in map(str.lower, taken.recipients)
-        )
-    )
-
-
-def _mailboxes(taken: Taken, name: str) -> list[dict[str, str | None]]:
-    return [{"Email": email, "Name": shown or None} for shown, email in taken.addresses(name)]
-
-
-def _summary(entry: Entry) -> dict[str, Any]:
-    taken = entry.taken
-    shown = {email.lower() for name in ("To", "Cc") for _, email in taken.addresses(name)}
-    hidden = [one for one in taken.recipients if one.lower() not in shown]
-    return {
-        "Tag": taken.tag,
-        "MessageID": taken.id,
-        "MessageStream": taken.stream,
-        "To": _mailboxes(taken, "To"),
-        "Cc": _mailboxes(taken, "Cc"),
-        "Bcc": [{"Email": one, "Name": None} for one in hidden],
-        "Recipients": list(entry.delivered),
-        "ReceivedAt": timestamp(taken.at),
-        "From": taken.field("From") or "",
-        "Subject": taken.subject,
-        "Attachments": [],
-        "Status": "Sent",
-        "TrackOpens": (taken.field("X-PM-TrackOpens") or "").lower() == "true",
-        "TrackLinks": taken.field("X-PM-TrackLinks") or "None",
-        "Metadata": dict(taken.metadata),
-        "Sandboxed": True,
-    }
-
-
-def _bounce_wanted(bounce: Bounce, query: Mapping[str, str]) -> bool:
-    """Whether `query` asks for this bounce.
-
-    Raises:
-        ValueError: a date that is none.
-    """
-    at = dt.datetime.fromtimestamp(bounce.at, dt.UTC)
-    return (
-        # Without a stream Postmark means the default one, not all of them.
-        bounce.taken.stream == query.get("messagestream", "outbound")
-        and query.get("type", bounce.type).lower() == bounce.type.lower()
-        and query.get("tag", bounce.taken.tag) == bounce.taken.tag
-        and query.get("messageID", bounce.taken.id) == bounce.taken.id
-        and query.get("emailFilter", "").lower() in bounce.email.lower()
-        and query.get("inactive", str(bounce.inactive)).lower() == str(bounce.inactive).lower()
-        and ("fromdate" not in query or _eastern(query["fromdate"]) <= at)
-        and ("todate" not in query or at <= _eastern(query["todate"]))
-    )
-
-
-def _eastern(text: str) -> dt.datetime:
-    """Return a query's date: it is in the United States' Eastern Time."""
-    moment = dt.datetime.fromisoformat(text)
-    if moment.tzinfo is not None:
-        return moment
-    try:
-        return moment.replace(tzinfo=zoneinfo.ZoneInfo("America/New_York"))
-    except zoneinfo.ZoneInfoNotFoundError:
-        return moment.replace(tzinfo=dt.timezone(dt.timedelta(hours=-5)))

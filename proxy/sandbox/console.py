@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from proxy.sandbox.api import timestamp
 from proxy.sandbox.faults import Fault, FaultError
+from proxy.sandbox.listing import timestamp
 from proxy.sandbox.store import Entry
 
 if TYPE_CHECKING:

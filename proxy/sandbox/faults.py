@@ -5,9 +5,11 @@ matches does, the others wait.
 """
 
 import itertools
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 Moment = Literal[
@@ -48,6 +50,20 @@ PortState = Literal["", "refuse", "blackhole"]
 PORT_ACTS = ("refuse", "blackhole")
 """Acts on a port as a whole, as long as the fault stands."""
 
+_REPLY = re.compile(r"[2-5]\d\d(?:[ -]|$)")
+_TYPES: Mapping[str, type | tuple[type, ...]] = MappingProxyType(
+    {
+        "reply": str,
+        "what": str,
+        "host": str,
+        "address": str,
+        "seconds": (int, float),
+        "port": int,
+        "skip": int,
+        "times": int,
+    }
+)
+
 _numbers = itertools.count(1)
 
 
@@ -85,7 +101,10 @@ class Fault:
             raise FaultError(f"at = {self.at!r}: one of {', '.join(get_args(Moment))}")
         if self.do not in get_args(Act):
             raise FaultError(f"do = {self.do!r}: one of {', '.join(get_args(Act))}")
-        if self.do == "reply" and not self.reply[:3].isdigit():
+        for name, wanted in _TYPES.items():
+            if not isinstance(getattr(self, name), wanted):
+                raise FaultError(f"{name} = {getattr(self, name)!r}: not of its type")
+        if self.do == "reply" and not _REPLY.match(self.reply):
             raise FaultError(f"reply = {self.reply!r}: a reply begins with its three digits")
         if self.do in PORT_ACTS and self.at != "connect":
             raise FaultError(f"do = {self.do!r} goes with at = 'connect' only")

@@ -31,8 +31,9 @@ class Sandbox:
     `ports` may hold zeros: free ones are taken, the same for all hosts. `latency` is how many
     seconds later every reply is sent (a round trip), `idle` after how many seconds without a
     command a connection ends with 421. `recipient_limit` answers 452 4.5.3 beyond so many in one
-    transaction (0: no such limit). `folder` keeps the authority's certificate and key.
-    `on_taken` is called for each message, before its 250.
+    transaction (0: no such limit). Of what was taken the newest `keep_octets` are kept. `folder`
+    holds the authority's certificate and key. `on_taken` is called for each message, before its
+    250.
 
     Use as `async with`, or `start` and `close`.
 
@@ -51,6 +52,7 @@ class Sandbox:
         latency: float = 0.0,
         idle: float = 300.0,
         recipient_limit: int = 0,
+        keep_octets: int = 400_000_000,
         on_taken: Callable[[Entry], None] | None = None,
     ) -> None:
         for host in hosts:
@@ -64,7 +66,7 @@ class Sandbox:
         self.recipient_limit = recipient_limit
         self.authority = Authority(folder)
         self.faults = FaultBook()
-        self.store = Store(self.account)
+        self.store = Store(self.account, keep_octets=keep_octets)
         self.sessions: set[Connection] = set()
         self.connections_made: Counter[tuple[str, int]] = Counter()
         self.most_connections: Counter[str] = Counter()

@@ -15,6 +15,8 @@ from proxy.sandbox.store import Entry
 from proxy.sandbox.web import SandboxWeb
 from proxy.sandbox.where import Where
 
+_KEEP_OCTETS = 100_000_000
+
 
 def line_of(entry: Entry) -> str:
     """Return one line for people: when, from, to, which stream and tag, what became of it."""
@@ -74,7 +76,9 @@ async def serve(
         sandbox.store.judge(entry)
         say(line_of(entry))
 
-    sandbox = Sandbox(where.folder, account, ports=where.ports, on_taken=took)
+    sandbox = Sandbox(
+        where.folder, account, ports=where.ports, keep_octets=_KEEP_OCTETS, on_taken=took
+    )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

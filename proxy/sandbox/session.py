@@ -201,6 +201,7 @@ class Session(Connection):
             if content is None:
                 self.refuse("552 5.3.4 Error: message file too big")
             elif not await self.fails("dot", *self._parties()):
+                self._errors = 0  # Postfix counts those since the last message
                 queue_id = self._sandbox.take(
                     self, self._mail_from, tuple(self._recipients), content
                 )
