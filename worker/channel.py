@@ -142,6 +142,9 @@ class Channel:
         held_up = []  # messages that need a fresh connection must not stop those that do not
         while self._ready:
             passage = self._ready[0]
+            if not self._claims.holds(passage.claim):
+                self._forget(self._ready.popleft())  # we were taken for dead: another has it
+                continue
             connection = self._pool.free(fresh=passage.wants_fresh)
             if connection is not None:
                 self._ready.popleft()

@@ -72,7 +72,7 @@ class Relay:
         """Claim no more and let `run` end."""
         self._stopping.set()
         self._roomy.set()
-        self._claims.wake()
+        self._claims.stop_claiming()
 
     async def stopped(self) -> None:
         """Return when `stop` was called."""

@@ -201,10 +201,6 @@ class Claims:
             async with asyncio.timeout(timeout):
                 await self._work.wait()
 
-    def wake(self) -> None:
-        """Let `wait_for_work` return."""
-        self._work.set()
-
     def stop_claiming(self) -> None:
         """Let `claim` return nothing from now on, also one that waits for Redis to come back."""
         self._claiming.patient = False
