@@ -171,6 +171,33 @@ async def test_nothing_of_a_short_content_is_written_before_the_dot_is_allowed()
         assert (await future).final is not None
 
 
+async def test_a_message_submitted_meanwhile_does_not_take_the_dot_along() -> None:
+    asked = asyncio.Event()
+    rest: list[bytes] = []
+
+    async def before_dot() -> bool:
+        asked.set()
+        await asyncio.Event().wait()
+        return True
+
+    async def script(session: Session) -> None:
+        await session.envelope()
+        await session.say(*ENVELOPE_OK)
+        rest.append(await session.until_end())
+
+    async with connected(script) as (connection, _):
+        first = connection.submit(transaction(before_dot=before_dot))
+        await asked.wait()
+        second = connection.submit(transaction())
+        for _ in range(10):  # turns of the loop in which a write would have been made
+            await asyncio.sleep(0)
+        connection.abort("enough")
+        assert not (await first).dot_sent
+        assert (await second).mail is None
+        await wait_until(lambda: rest)
+        assert rest == [b""]
+
+
 async def test_a_future_that_is_done_may_stand_for_the_permission() -> None:
     async def script(session: Session) -> None:
         await session.envelope()
@@ -474,6 +501,53 @@ async def test_a_drop_with_a_dot_and_an_envelope_in_flight_leaves_only_the_first
         assert not replies.owed
 
 
+async def test_a_drop_before_anything_was_written_is_not_held_against_the_message() -> None:
+    async def script(session: Session) -> None:
+        await session.until_end()
+
+    async with connected(script) as (connection, _):
+        future = connection.submit(transaction())
+        connection.eof_received()  # in the same turn of the loop: nothing is written yet
+        replies = await future
+        assert replies.broken == "the far end closed the connection"
+        assert not replies.owed
+        assert not replies.ours
+
+
+async def test_a_drop_while_the_dot_waits_ends_the_waiting_but_not_the_callers_future() -> None:
+    waiting = asyncio.Event()
+    ended = asyncio.Event()
+    callers: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def before_dot() -> bool:
+        waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return True
+
+    def asked() -> Awaitable[bool]:
+        waiting.set()
+        return callers
+
+    async def script(session: Session) -> None:
+        await session.envelope()
+        await session.say(*ENVELOPE_OK)
+        await waiting.wait()
+        session.drop()
+
+    async with connected(script) as (connection, _):
+        assert not (await connection.submit(transaction(before_dot=before_dot))).dot_sent
+        await asyncio.wait_for(ended.wait(), 5)
+    waiting.clear()
+    async with connected(script) as (connection, _):
+        assert not (await connection.submit(transaction(before_dot=asked))).dot_sent
+        assert not callers.done()
+        callers.set_result(True)  # too late, and harmless
+        await connection.lost
+
+
 async def test_a_drop_before_354_leaves_nothing_unknown() -> None:
     async def script(session: Session) -> None:
         await session.envelope()
@@ -754,9 +828,11 @@ async def test_without_pipelining_a_reply_too_many_ends_the_connection() -> None
 
 
 async def test_without_pipelining_a_reply_in_pieces_repeats_no_command() -> None:
+    halved = asyncio.Event()
+
     async def script(session: Session) -> None:
         await session.line()
-        await session.send(b"250 2.1.")
+        await halved.wait()
         await session.send(b"0 Ok\r\n")
         await in_turn(session, "RCPT", OK_RCPT)
         await in_turn(session, "DATA", GO_ON)
@@ -764,7 +840,11 @@ async def test_without_pipelining_a_reply_in_pieces_repeats_no_command() -> None
         await session.say(OK_FINAL)
 
     async with connected(script, extensions=PLAIN) as (connection, peer):
-        assert (await connection.submit(transaction())).final is not None
+        future = connection.submit(transaction())
+        await wait_until(lambda: peer.heard[-1].startswith("MAIL"))
+        connection.data_received(b"250 2.1.")  # sent for real, both halves may come as one
+        halved.set()
+        assert (await future).final is not None
         assert [line[:4] for line in peer.heard[-3:]] == ["MAIL", "RCPT", "DATA"]
 
 
@@ -779,7 +859,7 @@ async def test_close_says_quit() -> None:
     async with connected(script) as (connection, peer):
         await connection.close()
         assert peer.heard[-1] == "QUIT"
-        assert connection.lost.done()
+        assert connection.lost.result() == "closed by us"
         replies = await connection.submit(transaction())
         assert replies.ours
 

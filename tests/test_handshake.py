@@ -112,19 +112,24 @@ async def test_a_lookup_without_an_answer_ends_in_time(monkeypatch: pytest.Monke
     assert "within 0.1 s" in failed.value.detail
 
 
+def swallowing(listener: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """Fill the queue of `listener`, so that connects hang as behind a filter; return what fills."""
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    fillers = (socket.socket(), socket.socket())
+    for filler in fillers:
+        filler.setblocking(False)
+        filler.connect_ex(listener.getsockname())
+    return fillers
+
+
 async def test_an_address_that_swallows_packets_costs_one_connect_time_out() -> None:
-    # A listener whose queue is full lets further connects hang, as a filter would.
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        address = listener.getsockname()
-        with socket.socket() as first, socket.socket() as second:
-            for filler in (first, second):
-                filler.setblocking(False)
-                filler.connect_ex(address)
+        full = swallowing(listener)
+        with full[0], full[1]:
             started = asyncio.get_running_loop().time()
             with pytest.raises(ConnectFailure) as failed:
-                await connect_to(Endpoint(*address), connect_timeout=0.3)
+                await connect_to(Endpoint(*listener.getsockname()), connect_timeout=0.3)
             assert failed.value.phase is Phase.CONNECT
             assert failed.value.detail == "no answer within 0.3 s"
             assert asyncio.get_running_loop().time() - started < 3
@@ -164,6 +169,18 @@ async def test_a_dead_address_of_a_name_does_not_keep_mail_from_another(
     async with Peer(polite) as peer:
         addresses(monkeypatch, ("::1", closed_port()), ("127.0.0.1", peer.port))
         assert await send_one(peer, endpoint=Endpoint("localhost", 587)) == OK_FINAL
+
+
+async def test_an_address_that_swallows_packets_does_not_hold_up_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as listener:
+        full = swallowing(listener)
+        with full[0], full[1]:
+            async with Peer(polite) as peer:
+                addresses(monkeypatch, listener.getsockname(), ("127.0.0.1", peer.port))
+                endpoint = Endpoint("localhost", 587)
+                assert await send_one(peer, endpoint=endpoint, connect_timeout=30) == OK_FINAL
 
 
 async def test_an_address_that_greets_badly_leads_to_the_next(
@@ -225,6 +242,19 @@ async def test_silence_instead_of_a_greeting_ends_in_time() -> None:
 
     failure, _ = await failure_of(script, connect_timeout=0.2)
     assert failure.phase is Phase.GREETING
+
+
+async def test_silence_is_paid_for_once_and_not_at_every_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def script(session: Session) -> None:
+        await session.until_end()
+
+    async with Peer(script) as one, Peer(script) as other:
+        addresses(monkeypatch, ("127.0.0.1", one.port), ("127.0.0.1", other.port))
+        with pytest.raises(ConnectFailure):
+            await one.connect(endpoint=Endpoint("localhost", 587), connect_timeout=0.2)
+        assert (one.connections, other.connections) == (1, 0)
 
 
 async def test_a_refused_ehlo_is_the_endpoints_fault_and_nothing_is_tried_in_clear() -> None:

@@ -175,7 +175,6 @@ class Connection(asyncio.Protocol):
 
     def _begin_content(self, exchange: Exchange) -> None:
         """354 has come: ask for permission, and stream the content meanwhile if it is long."""
-        self._deadline = math.inf
         exchange.begun = True
         try:
             answer = exchange.transaction.before_dot()
