@@ -12,6 +12,7 @@ from proxy.queue import keys
 from proxy.queue.commit import GroupCommit, NotKept
 from proxy.queue.connection import open_redis
 from proxy.queue.job import RelayJob, decode_envelope
+from proxy.queue.scripts import load
 from proxy.queue.watch import Demands
 from tests.support.jobs import a_job, a_large_job
 from tests.support.redis_server import RedisServer, new_data_dir, remove_data_dir
@@ -173,7 +174,7 @@ async def test_a_batch_applied_though_its_reply_was_lost_is_confirmed_and_kept_o
     assert _queued(redis_server) == [job.id]
 
 
-async def test_a_batch_that_never_arrived_is_sent_again_and_its_late_twin_is_refused(
+async def test_a_batch_that_arrives_after_its_clients_were_told_no_is_refused(
     redis_server: RedisServer, build: Build, wire: tuple[RedisWire, Path]
 ):
     bad, folder = wire
@@ -185,14 +186,15 @@ async def test_a_batch_that_never_arrived_is_sent_again_and_its_late_twin_is_ref
     assert bad.held
     bad.mend()
     await wait_until(lambda: not committer.unready)
-    again = a_job()
-    await committer.commit(again)
     calls = redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"]
     await bad.deliver()
     await wait_until(
         lambda: redis_server.client().info("commandstats")["cmdstat_evalsha"]["calls"] > calls,
         what="Redis ran the late call",
     )
+    assert _queued(redis_server) == []
+    again = a_job()
+    await committer.commit(again)
     assert _queued(redis_server) == [again.id]
     assert len(redis_server.client().keys("rq:job:*")) == 1
 
@@ -502,3 +504,34 @@ async def test_an_idle_private_server_is_rid_of_the_history_in_its_file(
     client.delete(*client.keys("rq:job:*"))
     assert client.info("persistence")["aof_current_size"] > 20_000_000
     await wait_until(lambda: client.info("persistence")["aof_current_size"] < 100_000)
+
+
+async def test_a_batch_number_is_applied_once(redis_server: RedisServer):
+    client = redis_server.client()
+    fence = keys.fence_key("one")
+    client.hset(fence, mapping={"epoch": 1, "batch": 4})
+    words = [1, fence, 1, 5, "now", keys.queue_name("outbound"), 1, "id", "{}", "body"]
+    commit = load("commit").text
+    assert client.eval(commit, *words) == 1
+    assert client.eval(commit, *words) == 0
+    assert client.eval(commit, *[4 if word == 5 else word for word in words]) == 0
+    assert _queued(redis_server) == ["id"]
+
+
+async def test_who_comes_late_in_a_stall_waits_no_longer_than_the_others(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build(patience=1.0))
+    loop = asyncio.get_running_loop()
+    redis_server.pause()
+    began = loop.time()
+    first = asyncio.create_task(committer.commit(a_job()))
+    await wait_until(lambda: loop.time() > began + 0.6)
+    late = asyncio.create_task(committer.commit(a_job()))
+    with pytest.raises(NotKept):
+        await first
+    told_at = loop.time()
+    with pytest.raises(NotKept):
+        await late
+    assert loop.time() - told_at < 0.3
+    redis_server.resume()

@@ -75,12 +75,13 @@ async def test_lanes_give_out_messages_as_they_came_and_no_more_than_fit_a_batch
 async def test_large_and_small_messages_take_turns():
     lanes = Lanes()
     large = [_waiting(LARGE_OCTETS * 5) for _ in range(4)]
-    small = [_waiting() for _ in range(3)]
+    small = [_waiting() for _ in range(MAX_MESSAGES + 1)]
     for each in (*large, *small):
         lanes.add(each)
-    assert [lanes.take() for _ in range(4)] == [
-        tuple(small),
+    assert [lanes.take() for _ in range(5)] == [
+        tuple(small[:-1]),
         tuple(large[:1]),
+        tuple(small[-1:]),
         tuple(large[1:2]),
         tuple(large[2:3]),
     ]
