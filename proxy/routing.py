@@ -61,10 +61,10 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What rules look at."""
+    """What rules look at. `senders` are those that count, each as it came in and casefolded."""
 
     envelope: Envelope
-    first_from: str
+    senders: tuple[tuple[str, str], ...]
     subject: str
 
 
@@ -92,6 +92,19 @@ class CompiledRule:
     conditions: tuple[Condition, ...]
     route: Route
     needs_subject: bool = False
+
+
+def _sent_by(patterns: Sequence[str]) -> Condition:
+    compiled = [Pattern(text) for text in patterns]
+
+    def condition(facts: Facts) -> str:
+        for value, folded in facts.senders:
+            for pattern in compiled:
+                if pattern.matches(folded):
+                    return f"sender {value} matches {pattern.text}"
+        return ""
+
+    return condition
 
 
 def _any_of(key: str, patterns: Sequence[str], read: Callable[[Facts], Iterable[str]]) -> Condition:
@@ -146,10 +159,12 @@ def _client_in(values: Sequence[str]) -> Condition:
     return condition
 
 
-def _senders(facts: Facts) -> Iterable[str]:
-    yield facts.envelope.reverse_path or "<>"
-    if facts.first_from:
-        yield facts.first_from
+def _senders(envelope: Envelope, first_from: str) -> tuple[tuple[str, str], ...]:
+    reverse_path = envelope.reverse_path or "<>"
+    sent_by = (reverse_path, reverse_path.casefold())
+    if not first_from or first_from == reverse_path:
+        return (sent_by,)
+    return (sent_by, (first_from, first_from.casefold()))
 
 
 def _users(facts: Facts) -> Iterable[str]:
@@ -171,7 +186,7 @@ def _subjects(facts: Facts) -> Iterable[str]:
 def _conditions(rule: Rule) -> Iterable[Condition]:
     # The cheap ones first.
     if rule.sender:
-        yield _any_of("sender", rule.sender, _senders)
+        yield _sent_by(rule.sender)
     if rule.user:
         yield _any_of("user", rule.user, _users)
     if rule.login:
@@ -246,7 +261,7 @@ def route(
     came in, "" without one. `subject` is the decoded subject; it may be "" where no rule
     `needs_subject`.
     """
-    facts = Facts(envelope, first_from, subject)
+    facts = Facts(envelope, _senders(envelope, first_from), subject)
     for rule in rules:
         why: list[str] = []
         for condition in rule.conditions:

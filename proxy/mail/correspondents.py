@@ -206,6 +206,8 @@ def settle_others(header: Header, origin: Origin, from_address: str) -> set[Repa
         if value is None:
             continue
         mailboxes = parse_mailboxes(unfolded(value).decode("utf-8", errors="replace"))
+        if all(_stays(mailbox.address, origin.local) for mailbox in mailboxes):
+            continue
         final: list[Mailbox] = []
         for mailbox in mailboxes:
             final += _settle_other(name, mailbox, origin)
@@ -224,6 +226,10 @@ def settle_others(header: Header, origin: Origin, from_address: str) -> set[Repa
         else:
             header.remove(name)
     return kinds
+
+
+def _stays(address: str, local: LocalNames) -> bool:
+    return address.isascii() and not local.is_local(address)
 
 
 def _settle_other(name: bytes, mailbox: Mailbox, origin: Origin) -> list[Mailbox]:
