@@ -3,7 +3,6 @@
 The order that the promise hangs on: 250 is built only after `GroupCommit.commit` has returned.
 """
 
-import asyncio
 import time
 from dataclasses import dataclass
 
@@ -38,7 +37,7 @@ _NOT_KEPT = {"away": (451, "4.3.0"), "full": (452, "4.3.1")}
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A message on its way into the queue; `ended_at` is the loop's time of its last octet."""
+    """A message on its way into the queue; `ended_at` is when its last octet came (monotonic)."""
 
     job: RelayJob
     envelope: Envelope
@@ -68,7 +67,7 @@ class Intake:
     def decide(self, envelope: Envelope, content: bytes, ended_at: float) -> Decided | bytes:
         """Return what is to be kept, or the reply when there is nothing to keep.
 
-        `content` is as `Content.take` gives it; `ended_at` the loop's time of its last octet.
+        `content` is as `Content.take` gives it; `ended_at` is when its last octet came (monotonic).
         """
         now = time.time()
         message_id = new_id(int(now * 1000))
@@ -89,7 +88,7 @@ class Intake:
             return replies.queued(message_id)
         return Decided(outcome.job, envelope, outcome.repairs, ended_at)
 
-    async def keep(self, decided: Decided, loop: asyncio.AbstractEventLoop) -> bytes:
+    async def keep(self, decided: Decided) -> bytes:
         """Put the message on disk and return the reply: 250 only when it is there."""
         job, envelope = decided.job, decided.envelope
         try:
@@ -103,7 +102,7 @@ class Intake:
             DEFECTS.labels("commit").inc()
             log.defect("commit", error=error, message_id=job.id)
             return replies.OUR_FAULT
-        seconds = loop.time() - decided.ended_at
+        seconds = time.monotonic() - decided.ended_at
         self._count(job, decided.repairs, seconds)
         log.kept(
             job.id,

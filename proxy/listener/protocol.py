@@ -275,6 +275,9 @@ class SmtpProtocol(SMTP):
                     break
         except ClientGoneError:
             pass
+        except Exception as error:
+            await self.handle_exception(error)
+            self._out.append(replies.OUR_FAULT_CLOSING)
         finally:
             self._count(0)
             self.end()
@@ -307,7 +310,7 @@ class SmtpProtocol(SMTP):
                 self.crlf = True
             if not skipped:
                 return line
-            skipped = 0
+            skipped, before = 0, b""
             await self.fault(replies.LONG_LINE)
 
     async def _obey(self, line: bytes) -> None:

@@ -59,6 +59,7 @@ TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors, closing")
 TOO_SLOW = reply(421, "4.4.2", "Nothing came for too long, closing; nothing unanswered was taken")
 STOPPING = reply(421, "4.3.2", "Franker is stopping; try again")
 OUR_FAULT = reply(451, "4.3.0", "Franker had an error of its own; not taken, try again")
+OUR_FAULT_CLOSING = reply(421, "4.3.0", "Franker had an error of its own, closing; try again")
 NO_MEMORY = reply(
     452, "4.3.1", "Too much mail is coming in at once (listen.memory); not taken, try again"
 )

@@ -6,6 +6,7 @@ HELO, after HELO, or after EHLO with any argument or none.
 """
 
 import asyncio
+import time
 from typing import Any
 
 from aiosmtpd.smtp import AuthResult, LoginPassword, Session
@@ -227,13 +228,13 @@ class SmtpSession(SmtpProtocol):
         assert self._sender is not None
         envelope = Envelope(self._sender, tuple(self._recipients), self.client, notify=self._notify)
         # Nothing here holds on to the content: the job's body is in memory instead of it.
-        outcome = intake.decide(envelope, content.take(), self.loop.time())
+        outcome = intake.decide(envelope, content.take(), time.monotonic())
         if isinstance(outcome, bytes):
             return outcome
         self._count(len(outcome.job.body))
         self.deadline = NEVER  # the client waits for us now
         try:
-            return await intake.keep(outcome, self.loop)
+            return await intake.keep(outcome)
         finally:
             self.touch()
 
