@@ -173,6 +173,13 @@ def test_a_dot_without_a_reply_is_unknown_and_the_refused_are_not() -> None:
     assert not judgement.midway
 
 
+@pytest.mark.parametrize("data", [Reply(250, "2.0.0 Ok"), Reply(354, "go on"), None])
+def test_without_the_dot_nothing_is_sent_whatever_was_said(data: Reply | None) -> None:
+    for final in (None, OK):
+        judgement = judge(TransactionReplies(OK, {A: OK}, data, final, broken="lost"), (A,))
+        assert accounts(judgement) == {A: "again"}
+
+
 def test_a_drop_before_the_dot_costs_no_attempt_but_keeps_what_was_said() -> None:
     replies = TransactionReplies(OK, {A: reply("550 5.1.1 no"), B: OK}, broken="lost", owed=True)
     judgement = judge(replies, (A, B, C))

@@ -143,14 +143,12 @@ def _of_the_whole(replies: TransactionReplies) -> tuple[int, Blame, str]:
     """Judge what was said, or not said, to the content, for those whose RCPT was accepted."""
     if replies.final is None and replies.dot_sent:
         return _UNKNOWN, Blame.NOBODY if replies.ours else Blame.ENDPOINT, _words(replies)
-    reply = replies.final
-    if reply is None and replies.data is not None and replies.data.code != 354:
-        reply = replies.data
-    if reply is None:
-        return _lost(replies)
+    if replies.final is not None and replies.final.positive and replies.dot_sent:
+        return _SENT, Blame.NOBODY, str(replies.final)
+    reply = replies.final or replies.data
+    if reply is None or reply.code < 400:
+        return _lost(replies)  # whatever was said, it was not an answer to the whole message
     words = str(reply)
-    if reply.positive:
-        return _SENT, Blame.NOBODY, words
     if reply.code == 421:
         return _AGAIN, Blame.ENDPOINT, words
     if reply.code in _LOGIN_CODES:

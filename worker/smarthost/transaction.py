@@ -193,9 +193,9 @@ class Exchange:
             self.stage = Stage.DONE
 
     def _take_data(self, reply: Reply) -> None:
+        self._expect(reply.code == 354 or reply.code >= 400, reply, "DATA")
         self.data = reply
         if reply.code != 354:
-            self._expect(reply.code >= 400, reply, "DATA")
             self._end(reset=True)
         elif not self.accepted:
             self.stage = Stage.NO_CONTENT
