@@ -10,6 +10,7 @@ from proxy.config import Settings
 from proxy.mail.ids import new_id
 from proxy.queue import inventory, keys
 from proxy.queue.connection import open_redis
+from proxy.queue.depths import read_depths
 from proxy.queue.job import JobEnvelope, decode_envelope, encode_envelope
 from tests.support.redis_server import RedisServer
 
@@ -219,7 +220,8 @@ async def test_deleted_messages_leave_nothing_but_a_log_line_and_a_count(
         keys.queue_key("outbound"),
         keys.job_key(stays),
     }
-    assert await inventory.discarded_by_hand(store) == {"outbound": 4}
+    (depth,) = await read_depths(store, ["outbound"], NOW)
+    assert depth.discarded == 4
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 3
     assert f"discarded id={ids[0]} by=hand stream=outbound" in lines[0]

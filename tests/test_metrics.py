@@ -89,7 +89,7 @@ def test_depths_are_shown_as_fed_last_with_every_state() -> None:
     registry = CollectorRegistry()
     depths = QueueDepths(registry)
     depths.feed([Depth("outbound", {"queued": 9}, 1.0)])
-    depths.feed([Depth("outbound", {"queued": 3, "dead": 1}, 12.5), Depth("news", {}, 0.0)])
+    depths.feed([Depth("outbound", {"queued": 3, "dead": 1}, 12.5, 2), Depth("news", {}, 0.0)])
     assert shown(registry) == [
         'franker_queue_messages{state="queued",stream="outbound"} 3.0',
         'franker_queue_messages{state="started",stream="outbound"} 0.0',
@@ -101,6 +101,8 @@ def test_depths_are_shown_as_fed_last_with_every_state() -> None:
         'franker_queue_messages{state="dead",stream="news"} 0.0',
         'franker_queue_oldest_message_age_seconds{stream="outbound"} 12.5',
         'franker_queue_oldest_message_age_seconds{stream="news"} 0.0',
+        'franker_recipients_discarded_total{stream="outbound"} 2.0',
+        'franker_recipients_discarded_total{stream="news"} 0.0',
     ]
 
 

@@ -23,7 +23,6 @@ from proxy.queue.server import (
     hold_reserve,
     run_private_redis,
     take_lock,
-    wait_ready,
 )
 from tests.support.jobs import a_job
 from tests.support.redis_server import RedisServer
@@ -66,9 +65,16 @@ def _said(data_dir: Path) -> str:
 
 
 async def _ready(data_dir: Path) -> None:
-    client = open_redis(Settings(), data_dir, timeout=5)
-    await wait_ready(client, 10)
-    await client.aclose()
+    client = redis.Redis(unix_socket_path=str(data_dir / "redis.sock"))
+    await wait_until(lambda: _answers(client), what="the server answers")
+    client.close()
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
 
 
 def _title(pid: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 QueueState = Literal["queued", "started", "deferred", "dead"]
@@ -16,12 +16,14 @@ class Depth:
     """One stream's queue. `messages` are counts by state, one left out being 0.
 
     `oldest_age` is the age in seconds of the oldest message that is queued, started or deferred;
-    0 when there is none. Dead ones do not count: they wait for a person.
+    0 when there is none. Dead ones do not count: they wait for a person. `discarded` are the
+    recipients that a person deleted, ever.
     """
 
     stream: str
     messages: Mapping[QueueState, int]
     oldest_age: float
+    discarded: int = 0
 
 
 class QueueDepths(Collector):
@@ -43,8 +45,8 @@ class QueueDepths(Collector):
         """Show nothing until the next `feed`."""
         self._depths = ()
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Return the two families for prometheus_client."""
+    def collect(self) -> Iterator[Metric]:
+        """Return the families for prometheus_client."""
         messages = GaugeMetricFamily(
             "franker_queue_messages",
             "Messages in the queue now; state is queued, started, deferred or dead.",
@@ -55,9 +57,16 @@ class QueueDepths(Collector):
             "Age of the oldest message that is neither sent nor dead; 0 when there is none.",
             labels=("stream",),
         )
+        discarded = CounterMetricFamily(
+            "franker_recipients_discarded",
+            "Recipients of queued or dead messages that were deleted by hand.",
+            labels=("stream",),
+        )
         for depth in self._depths:
             for state in STATES:
                 messages.add_metric((depth.stream, state), depth.messages.get(state, 0))
             ages.add_metric((depth.stream,), depth.oldest_age)
+            discarded.add_metric((depth.stream,), depth.discarded)
         yield messages
         yield ages
+        yield discarded

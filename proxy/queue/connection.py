@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-import redis
 import redis.asyncio
 import redis.asyncio.sentinel
-import redis.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
-from redis.retry import Retry
 
 from proxy.config import Settings
 
@@ -86,16 +83,6 @@ class _BehindSentinels(redis.asyncio.Redis):
             await sentinel.aclose()
 
 
-class _BehindSentinelsSync(redis.Redis):
-    """The same for a blocking client."""
-
-    def close(self) -> None:
-        super().close()
-        pool: Any = self.connection_pool
-        for sentinel in pool.sentinel_manager.sentinels:
-            sentinel.close()
-
-
 def open_redis(settings: Settings, data_dir: Path, *, timeout: float | None) -> redis.asyncio.Redis:
     """Return a client (it connects at its first command) that never repeats a command.
 
@@ -109,20 +96,6 @@ def open_redis(settings: Settings, data_dir: Path, *, timeout: float | None) -> 
     sentinel = asked(where.sentinels, sentinel_kwargs=_sentinels(AsyncRetry(NoBackoff(), 0)))
     client: redis.asyncio.Redis = sentinel.master_for(
         where.service, redis_class=_BehindSentinels, **common
-    )
-    return client
-
-
-def open_redis_sync(settings: Settings, data_dir: Path, *, timeout: float | None) -> redis.Redis:
-    """Return what `open_redis` does as a blocking client, for what RQ does itself."""
-    where = target(settings, data_dir)
-    common = _common(timeout) | where.options | {"retry": Retry(NoBackoff(), 0)}
-    if not where.sentinels:
-        return redis.Redis.from_url(where.url, **common)
-    asked: Any = redis.sentinel.Sentinel
-    sentinel = asked(where.sentinels, sentinel_kwargs=_sentinels(Retry(NoBackoff(), 0)))
-    client: redis.Redis = sentinel.master_for(
-        where.service, redis_class=_BehindSentinelsSync, **common
     )
     return client
 

@@ -40,9 +40,11 @@ async def read_depths(
         pipeline.lrange(keys.queue_key(stream), -_LOOKED_AT, -1)
         pipeline.zrange(keys.started_key(stream), 0, _LOOKED_AT - 1)
         pipeline.zrange(keys.deferred_key(stream), 0, 0, withscores=True)
+    pipeline.hmget(keys.DISCARDED, list(streams))
     replies: list[Any] = await pipeline.execute()
+    discarded = replies.pop()
     depths = []
-    for stream in streams:
+    for stream, thrown in zip(streams, discarded, strict=True):
         queued, started, deferred, dead, head, tail, claims, late = replies[:8]
         del replies[:8]
         times = [*_times(head), *_times(tail), *_times(claim.split(b":")[0] for claim in claims)]
@@ -52,6 +54,7 @@ async def read_depths(
                 stream,
                 {"queued": queued, "started": started, "deferred": deferred, "dead": dead},
                 max(0.0, now - min(times) / 1000) if times else 0.0,
+                int(thrown or 0),
             )
         )
     return tuple(depths)

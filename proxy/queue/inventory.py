@@ -182,7 +182,7 @@ def _new_clock(octets: bytes, now: float) -> bytes:
 async def delete(redis: redis.asyncio.Redis, job_ids: Iterable[str]) -> dict[str, Deleted]:
     """Delete jobs for good and return what became of each; one that is being sent stays.
 
-    Each deletion is logged with its recipients: they are discarded by hand.
+    Each deletion is logged with its recipients, and they are counted: discarded by hand.
     """
     script = redis.register_script(load("delete").text)
     outcome: dict[str, Deleted] = {}
@@ -204,12 +204,6 @@ async def delete(redis: redis.asyncio.Redis, job_ids: Iterable[str]) -> dict[str
                     recipients=envelope.recipients if envelope else (),
                 )
     return outcome
-
-
-async def discarded_by_hand(redis: redis.asyncio.Redis) -> dict[str, int]:
-    """Return how many recipients `delete` has discarded, ever, by stream."""
-    counts: dict[bytes, bytes] = await _plain(redis).hgetall(keys.DISCARDED)
-    return {stream.decode(): int(count) for stream, count in counts.items()}
 
 
 def _plain(redis: redis.asyncio.Redis) -> Any:

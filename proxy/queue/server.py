@@ -4,7 +4,6 @@ Two servers on one folder would both write its files, and neither looks whether 
 so the folder is locked, and the lock goes with the server for as long as it lives.
 """
 
-import asyncio
 import contextlib
 import fcntl
 import importlib.metadata
@@ -16,9 +15,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
-
-import redis.asyncio
-from redis.exceptions import RedisError
 
 from proxy.log import events
 from proxy.queue.aof import mend
@@ -205,17 +201,3 @@ def run_private_redis(data_dir: Path) -> NoReturn:
         os.execv(program.path, [str(program.path), *server_arguments(data_dir)])  # noqa: S606 - no shell is wanted
     except OSError as error:
         raise ServerError(f"the private Redis cannot run in {folder}: {error}") from error
-
-
-async def wait_ready(client: redis.asyncio.Redis, within: float) -> None:
-    """Return when the server answers and has read all its files.
-
-    Raises:
-        TimeoutError: it did not in `within` seconds.
-    """
-    async with asyncio.timeout(within):
-        while True:
-            with contextlib.suppress(RedisError, OSError):
-                await client.ping()
-                return
-            await asyncio.sleep(0.02)
