@@ -9,7 +9,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from proxy import log
@@ -65,6 +65,7 @@ class Channel:
         self._landed = asyncio.Event()
         self._landed.set()
         self._stopped: set[str] = set()
+        self._waits: set[asyncio.Task[None]] = set()
         self._closing = False
         self._pool = Pool(
             smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
@@ -148,7 +149,10 @@ class Channel:
             connection = self._pool.free(fresh=passage.wants_fresh)
             if connection is not None:
                 self._ready.popleft()
-                self._start(connection, passage)
+                if self._claims.holds(passage.claim):
+                    self._start(connection, passage)
+                else:  # this worker was taken for dead meanwhile; another has the message
+                    self._forget(passage)
             elif passage.wants_fresh:
                 held_up.append(self._ready.popleft())
             else:
@@ -162,7 +166,7 @@ class Channel:
         claim, recipients = passage.claim, passage.next_recipients
         # Sent off with the envelope and awaited only before the dot: the mark costs no time.
         marked = self._claims.mark(claim, recipients)
-        may_send_dot = partial(self._may_send_dot, claim.id, marked)
+        may_send_dot = partial(self._permit, claim.id, marked)
         try:
             transaction = Transaction(
                 passage.envelope.mail_from, recipients, claim.body, before_dot=may_send_dot
@@ -176,15 +180,32 @@ class Channel:
         replies = connection.submit(transaction)
         replies.add_done_callback(partial(self._finished, connection, passage, recipients, fresh))
 
-    async def _may_send_dot(self, job_id: str, marked: Awaitable[bool]) -> bool:
-        if not await marked or job_id in self._stopped:
-            return False
+    def _permit(self, job_id: str, marked: "asyncio.Future[bool]") -> "asyncio.Future[bool]":
+        """Return whether the final dot of a message may be sent, as soon as that is known."""
+        permit: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        marked.add_done_callback(partial(self._decide, job_id, permit))
+        return permit
+
+    def _decide(
+        self, job_id: str, permit: "asyncio.Future[bool]", marked: "asyncio.Future[bool]"
+    ) -> None:
+        if permit.done():  # the connection is gone
+            return
+        if not marked.result() or job_id in self._stopped:
+            permit.set_result(False)
+        elif self._claims.may_send():
+            permit.set_result(True)
+        else:  # Redis stood still: the others may have taken this worker for dead
+            wait = asyncio.create_task(self._seen_alive(permit), name="heartbeat wanted")
+            self._waits.add(wait)
+            wait.add_done_callback(self._waits.discard)
+
+    async def _seen_alive(self, permit: "asyncio.Future[bool]") -> None:
         deadline = time.monotonic() + _HEARTBEAT_WAIT_S
-        while not self._claims.may_send():
-            if time.monotonic() > deadline:
-                return False
+        while not self._claims.may_send() and time.monotonic() < deadline:
             await asyncio.sleep(_HEARTBEAT_POLL_S)
-        return True
+        if not permit.done():
+            permit.set_result(self._claims.may_send())
 
     def _finished(
         self,
