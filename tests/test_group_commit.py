@@ -533,3 +533,17 @@ async def test_who_comes_late_in_a_stall_waits_no_longer_than_the_others(
             await task
     assert loop.time() - began < 1.5
     redis_server.resume()
+
+
+async def test_a_server_out_of_memory_is_full_and_has_taken_nothing(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build())
+    client = redis_server.client()
+    client.config_set("maxmemory", 1)
+    with pytest.raises(NotKept) as told:
+        await committer.commit(a_job())
+    assert told.value.kind == "full"
+    client.config_set("maxmemory", 0)
+    await wait_until(lambda: _fits(committer), what="there is room again")
+    assert len(client.keys("rq:job:*")) == len(_queued(redis_server)) == 1
