@@ -1,16 +1,21 @@
 """The stand-in over HTTP: Postmark's API, the page, failures on demand."""
 
 import json
+import re
 from collections.abc import AsyncIterator
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import aiohttp
 import pytest
 
 from proxy.sandbox.account import Account
+from proxy.sandbox.faults import Act, Fault, Moment
 from proxy.sandbox.web import SandboxWeb
+from proxy.sandbox.where import Where
 from tests.support.dialog import Dialog
 from tests.support.far_end import FarEnd
+from tests.support.processes import ROOT
 
 CONTENT = (
     b"From: App <app@example.com>\r\nTo: You <you@example.net>\r\nCc: cc@example.net\r\n"
@@ -301,3 +306,21 @@ async def test_only_requests_for_this_machine_are_answered(
 async def test_http_too_refuses_to_be_reachable_from_elsewhere(site: Site) -> None:
     with pytest.raises(ValueError, match="loopback only"):
         SandboxWeb(site.far_end, "0.0.0.0")
+
+
+def test_the_page_of_the_docs_names_every_moment_and_act_and_orders_what_is_possible() -> None:
+    text = (ROOT / "docs" / "sandbox.md").read_text(encoding="utf-8")
+    failures = text.partition("## Failures on demand")[2]
+    named = set(re.findall(r"`([a-z]+)`", failures))
+    assert {*get_args(Moment), *get_args(Act)} <= named
+    shown = re.findall(r"-d '(\{.*?\})'", failures)
+    assert shown
+    for order in shown:
+        Fault(**json.loads(order))
+
+
+def test_the_ports_of_the_docs_are_the_usual_ones() -> None:
+    text = (ROOT / "docs" / "sandbox.md").read_text(encoding="utf-8")
+    usual = Where(Path("x"))
+    assert ", ".join(map(str, usual.ports)) in text
+    assert f"http://127.0.0.1:{usual.http_port}/" in text

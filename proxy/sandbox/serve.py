@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from proxy.sandbox.account import TOKEN, Account
 from proxy.sandbox.console import outcome
+from proxy.sandbox.listing import timestamp
 from proxy.sandbox.sandbox import HOSTS, Sandbox
 from proxy.sandbox.store import Entry
 from proxy.sandbox.web import SandboxWeb
@@ -25,7 +25,7 @@ def line_of(entry: Entry) -> str:
         f" and {len(taken.recipients) - 1} more" if len(taken.recipients) > 1 else ""
     )
     facts = [
-        time.strftime("%H:%M:%S", time.localtime(taken.at)),
+        timestamp(taken.at)[:23] + "Z",
         f"sandbox took {taken.number}:",
         f"{taken.sender or taken.reverse_path or '<>'} -> {to},",
         f"X-PM-Message-Stream {taken.stream},",
