@@ -347,6 +347,25 @@ async def test_an_error_of_our_own_is_451_says_nothing_of_itself_and_the_session
     assert "RuntimeError" in shown
 
 
+@pytest.mark.parametrize("judge", ["check_sender", "resolve_recipient"])
+async def test_an_error_of_our_own_before_data_is_451_and_the_next_mail_is_taken(
+    office: Front, monkeypatch: pytest.MonkeyPatch, judge: str
+) -> None:
+    def broken(*_arguments: object) -> None:
+        raise KeyError("hunter2")
+
+    dialog = await office.dial()
+    await dialog.say("EHLO x")
+    if judge == "resolve_recipient":
+        await dialog.say("MAIL FROM:<app@example.com>")
+    with monkeypatch.context() as patch:
+        patch.setattr(f"proxy.listener.intake.{judge}", broken)
+        line = "MAIL FROM:<a@example.com>" if judge == "check_sender" else "RCPT TO:<a@example.net>"
+        answer = await dialog.say(line)
+    assert answer == "451 4.3.0 Franker had an error of its own; not taken, try again"
+    assert await dialog.say("MAIL FROM:<b@example.com>") == "250 2.1.0 Ok"
+
+
 async def test_a_refused_message_leaves_the_session_usable(office: Front) -> None:
     dialog = await office.dial()
     looped = b"X-PM-Metadata-franker-id: 01jd0000000000000000000000\r\n" + MESSAGE

@@ -1,6 +1,8 @@
 """250 means kept: what clients hear while the store is slow, away, full, or not to be trusted."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -61,7 +63,7 @@ async def test_a_store_that_dies_with_the_message_on_its_way_is_451_too(office: 
     office.server.pause()
     dialog.send(MESSAGE + b".\r\n")
     await wait_until(lambda: office.listener.held > len(MESSAGE), what="it is on its way")
-    office.server.kill()
+    os.kill(office.server.pid, signal.SIGKILL)
     assert (await dialog.reply()).startswith("451 4.3.0 ")
     assert await dialog.say("NOOP") == "250 2.0.0 Ok"
 

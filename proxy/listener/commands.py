@@ -29,7 +29,7 @@ _KEYWORD = {
 # A display name may stand before it. What holds = or @ is a bare address with parameters.
 _BRACKETED = re.compile(r'(?:[^<>=@"]|"[^"]*")*<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>')
 _BARE = re.compile(r'((?:"(?:[^"\\]|\\.)*"|[^\s<>"])+)')
-_ROUTE = re.compile(r"@[^\s:\"]*:")
+_ROUTE = re.compile(r"(?:@[^\s:\"]*:)+")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=(\S*))?", re.ASCII)
 _UNFIT = re.compile(r"[\x00-\x1f\x7f]")
 

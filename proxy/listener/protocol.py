@@ -7,6 +7,7 @@ only closed its sending side is answered; whether it has ever sent a CRLF is kno
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, cast
@@ -31,6 +32,10 @@ _ENDLESS_LINE = 1_000_000  # of a command line: then it is not SMTP
 _ERRORS = 30  # faulty commands in a row: then neither
 NEVER = float("inf")
 _HTTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"HOST:"})
+
+
+# What it says at WARNING is what clients do; what matters of that is logged here.
+logging.getLogger("mail.log").setLevel(logging.ERROR)
 
 
 class ClientGoneError(Exception):
