@@ -12,9 +12,10 @@ run: $(VENV)/.for-running
 	@if [ -n "$$POSTMARK_SERVER_TOKEN" ]; then exec $(BIN)/franker run; \
 	else exec $(BIN)/franker run --sandbox; fi
 
-# Tests never see a token, so that none can ever send real mail.
+# Tests never see a token, so that none can ever send real mail. A file's tests stay together: some
+# share processes. One file alone: make test TESTS=tests/test_routing.py
 test: $(VENV)/.for-working
-	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m pytest $(TESTS)
+	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 check: $(VENV)/.for-working
 	$(BIN)/ruff check .
