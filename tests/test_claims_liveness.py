@@ -25,6 +25,7 @@ from tests.support.mail_queue import (
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 from worker.claims import Settlement
+from worker.claims.identity import Registration
 from worker.claims.liveness import BEAT_S, DEAD_AFTER_S, SAFE_S, Observer
 from worker.claims.process import has_ended, identity
 from worker.claims.scripts import REAP
@@ -201,9 +202,9 @@ async def test_a_worker_taken_for_dead_may_send_no_dot_until_it_is_known_anew(
         registered = asyncio.Event()
         register = claims._register
 
-        async def held_back() -> None:
+        async def held_back(me: Registration) -> None:
             await registered.wait()
-            await register()
+            await register(me)
 
         claims._register = held_back  # type: ignore[method-assign] # only to see the moment
         await claims._living.ask(REAP, claims._me.incarnation, "")

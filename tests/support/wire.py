@@ -15,6 +15,7 @@ class Wire:
         self.url = f"unix://{socket}"
         self.lost = 0
         self.held = 0
+        self.delivered = 0
         self._server = server
         self._lose: list[bytes] = []
         self._hold: list[bytes] = []
@@ -46,13 +47,15 @@ class Wire:
         back = asyncio.create_task(self._back(up_reader, writer, losing))
         try:
             while chunk := await reader.read(1 << 25):
-                if self._take(self._hold, chunk):
+                late = self._take(self._hold, chunk)
+                if late:
                     self.held += 1
                     await self._release.wait()
                 if self._take(self._lose, chunk):
                     losing.set()
                 up_writer.write(chunk)
                 await up_writer.drain()
+                self.delivered += late
         except OSError:
             pass
         finally:

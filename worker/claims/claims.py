@@ -66,6 +66,7 @@ class Claims:
         self._renewal = asyncio.Lock()
         self._one_claim = asyncio.Lock()
         self._me = self._new_registration()
+        self._lost: Registration | None = None
         self._tasks: list[asyncio.Task[None]] = []
         weather = Weather()
         self._claiming = Link(lambda: self._connect(_ANSWER_S), weather)
@@ -107,7 +108,7 @@ class Claims:
 
     async def start(self) -> None:
         """Register with Redis, waiting for it as long as it takes, and begin to beat."""
-        await self._register()
+        await self._register(self._me)
         with contextlib.suppress(RedisError, OSError):
             await self._pulse.beat()
         self._tasks = [
@@ -186,7 +187,7 @@ class Claims:
 
     def holds(self, claim: Claim) -> bool:
         """Return False when the message is certainly no longer ours: this worker was reaped."""
-        return self._me.owns(claim.execution)
+        return self._me is not self._lost and self._me.owns(claim.execution)
 
     def may_send(self) -> bool:
         """Return whether others still see this worker alive, so that a final dot may be sent."""
@@ -236,8 +237,7 @@ class Claims:
             order += group[turn:] + group[:turn]
         return order
 
-    async def _register(self) -> None:
-        me = self._me
+    async def _register(self, me: Registration) -> None:
         await self._living.insist(REGISTER, me.incarnation, me.name, identity())
         self._commands.listen_as(me.name)
 
@@ -247,6 +247,7 @@ class Claims:
 
     async def _renew(self, lost: Registration) -> None:
         """Register anew after Redis, or another worker, forgot the registration `lost`."""
+        self._lost = lost
         async with self._renewal:
             if self._me is not lost:
                 return
@@ -256,8 +257,9 @@ class Claims:
             )
             self._held.clear()
             self._pulse.forget()
-            self._me = self._new_registration()
-            await self._register()
+            fresh = self._new_registration()
+            await self._register(fresh)
+            self._me = fresh
             self._work.set()
 
     def _read(self, execution: str, words: Sequence[bytes]) -> Claim | None:

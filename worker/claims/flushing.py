@@ -93,7 +93,7 @@ class Flusher:
         if dead is not None:
             split += 1
             died = _died(claim, dead, split, whole=settlement.then == "gone")
-        if settlement.then == "keep":
+        if settlement.then == "keep" and split != claim.envelope.dead:
             self._splits[key] = split
         if settlement.then != "gone" or died:
             new = "" if left is None else encode_envelope(replace(left, dead=split)).decode()

@@ -14,6 +14,7 @@ from worker.claims.process import has_ended
 from worker.claims.scripts import BEAT, REAP, SWEEP
 
 _SWEEP_EVERY_S = 10.0
+_SHOW_EVERY_S = 5.0
 _STRANDED_AFTER_S = 60.0  # as long as RQ gives a stock worker between pop and claim
 
 
@@ -60,7 +61,8 @@ class Pulse:
         self._wake = wake
         self._observer = Observer()
         self._confirmed: float | None = None
-        self._next_sweep = 0.0
+        self._next_sweep = self._next_shown = 0.0
+        self._shown: tuple[str, bool, bool] | None = None
         self._standing: dict[tuple[bytes, bytes], float] = {}
         self._foreign: set[str] = set()
 
@@ -90,7 +92,10 @@ class Pulse:
     async def beat(self) -> None:
         """Beat once, and end the claims of those that are found dead."""
         me, sent_at = self._registration(), clock()
-        facts = self._facts()
+        # What tools are shown is written now and then: each octet of it stays in Redis's file.
+        state = (me.incarnation, self._facts().busy, self.suspended)
+        due = sent_at >= self._next_shown or state != self._shown
+        shown = _flat(me.rq_fields | _changing(self._facts(), self.suspended)) if due else []
         answer = await self._link.ask(
             BEAT,
             me.incarnation,
@@ -99,8 +104,7 @@ class Pulse:
             self._absurd,
             len(self._streams),
             *self._streams,
-            *_flat(me.rq_fields),
-            *_flat(_shown(facts, self.suspended)),
+            *shown,
         )
         if not answer:
             await self._lost(me)
@@ -108,6 +112,8 @@ class Pulse:
         if me is not self._registration():
             return
         self._confirmed = sent_at
+        if due:
+            self._shown, self._next_shown = state, sent_at + _SHOW_EVERY_S
         was_suspended, had = self.suspended, self.share
         self.suspended, self.share = bool(answer[0]), answer[1]
         if (was_suspended and not self.suspended) or self.share > had or answer[2]:
@@ -159,7 +165,7 @@ def _flat(fields: dict[str, str]) -> list[str]:
     return [word for field in fields.items() for word in field]
 
 
-def _shown(facts: Facts, suspended: bool) -> dict[str, str]:
+def _changing(facts: Facts, suspended: bool) -> dict[str, str]:
     # No current_job: by the time a tool looks it up it is gone, and rq-dashboard fails on that.
     state = "busy" if facts.busy else "suspended" if suspended else "idle"
     return {

@@ -1,5 +1,5 @@
 -- ARGV: incarnation, connections limit, connections open, seconds ahead at which a due time can
--- only be a clock's fault, number of streams, stream ..., RQ worker field, value, ...
+-- only be a clock's fault, number of streams, stream ..., now and then RQ worker field, value, ...
 -- Returns {} when struck off, else {suspended, share, something is due, {incarnation, counter,
 -- process, ...}}.
 local incarnation, limit, open = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -9,12 +9,14 @@ call('HINCRBY', WORKERS, incarnation, 1)
 local name = call('HGET', WORKER .. incarnation, 'name')
 -- Whole each time: a stock tool strikes off a worker whose key ran out while Redis stood still.
 local streams, key = tonumber(ARGV[5]), RQ_WORKER .. name
-call('HSET', key, unpack(ARGV, 6 + streams))
-call('EXPIRE', key, 60)
-call('SADD', RQ_WORKERS, key)
-for index = 6, 5 + streams do
-  call('SADD', QUEUES, QUEUE .. ARGV[index])
-  call('SADD', RQ_WORKERS .. ':' .. QUEUE_NAME .. ARGV[index], key)
+if ARGV[6 + streams] then
+  call('HSET', key, unpack(ARGV, 6 + streams))
+  call('EXPIRE', key, 60)
+  call('SADD', RQ_WORKERS, key)
+  for index = 6, 5 + streams do
+    call('SADD', QUEUES, QUEUE .. ARGV[index])
+    call('SADD', RQ_WORKERS .. ':' .. QUEUE_NAME .. ARGV[index], key)
+  end
 end
 
 local beats = call('HGETALL', WORKERS)
@@ -39,7 +41,8 @@ for place, each in ipairs(incarnations) do
   if each == incarnation and place <= limit % #incarnations then share = share + 1 end
 end
 share = math.max(0, math.min(share, limit - held))
-call('HSET', GRANTS, incarnation, math.max(share, open))
+local grant = tostring(math.max(share, open))
+if call('HGET', GRANTS, incarnation) ~= grant then call('HSET', GRANTS, incarnation, grant) end
 
 local time, due = now(), 0
 for index = 6, 5 + streams do
