@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from proxy.config.model import Settings
 from proxy.mail import ids
 from proxy.mail.address import ascii_domain, normal_address, parse_mailboxes, split_address
+from proxy.mail.charset import decode_undeclared
 from proxy.mail.correspondents import Origin, Verified
 from proxy.mail.envelope import Client, Envelope
 from proxy.mail.fields import LONGEST_HEADER, Parsed, parse, unfolded
@@ -18,7 +19,7 @@ from proxy.mail.local import LocalNames, checked, compile_local
 from proxy.mail.refusal import Refusal, RefusedError, refused, shown
 from proxy.mail.repairs import Repair
 from proxy.mail.rewriting import Trace, rewrite
-from proxy.mail.words import decode_octets, decode_words
+from proxy.mail.words import decode_words
 from proxy.queue.job import JobEnvelope, RelayJob
 from proxy.routing import CompiledRule, Route, compile_rules, route
 
@@ -176,7 +177,7 @@ def _submit(
 
 def _text(parsed: Parsed, name: bytes, charset: str) -> str:
     value = parsed.first(name)
-    return "" if value is None else decode_octets(unfolded(value), charset)
+    return "" if value is None else decode_undeclared(unfolded(value), charset)
 
 
 def _check_header(parsed: Parsed) -> None:

@@ -188,6 +188,7 @@ def test_a_mailbox_outside_of_ascii_is_told_apart():
         ("=?utf-8?b?w7w?=", "ü"),
         ("=?x-nowhere?q?=FC?=", "ü"),
         ("=?idna?q?=FC?=", "ü"),
+        ("=?punycode?q?K=F6ln-?=", "Köln-"),
         ("=?utf-8?q?unfinished", "=?utf-8?q?unfinished"),
         ("=? =? ?=", "=? =? ?="),
     ],

@@ -155,6 +155,28 @@ def test_a_charset_that_cannot_be_right_is_replaced(content_type):
     assert read(octets).get_content_charset() == "utf-8"
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain; a*0*=utf8'en'b; charset*=us-ascii'en'utf-8",
+        "text/plain; charset*0=ut; charset*1=f-8",
+        "Text/Plain;CHARSET=UTF-8;;",
+        'text/plain; charset="utf-8"; name="a;b\\"c"',
+    ],
+)
+def test_a_declared_charset_is_read_however_it_is_written(content_type):
+    octets = mended(f"Content-Type: {content_type}\n", crlf("Grüße\n")).job.body
+    assert field(octets, "Content-Type") == content_type
+    assert b"Gr=C3=BC=C3=9Fe" in octets
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "hex", "unicode_escape", "x" * 300])
+def test_html_that_names_no_charset_of_mail_is_not_believed(charset):
+    page = crlf(f"<meta charset={charset}>Grüße\n")
+    octets = mended("Content-Type: text/html\n", page).job.body
+    assert read(octets).get_content_charset() == "utf-8"
+
+
 def test_html_that_names_its_charset_is_believed():
     page = '<html><meta http-equiv="Content-Type" content="text/html; charset=iso-8859-2">łódź\n'
     octets = mended("Content-Type: text/html\n", crlf(page, "iso-8859-2")).job.body
@@ -251,6 +273,15 @@ def test_a_multipart_is_mended_in_the_parts_that_need_it_and_nowhere_else():
     assert octets.endswith(
         crlf("--=_b\nContent-Type: text/calendar\n\nBEGIN:VCALENDAR\n--=_b--\nepilogue\n")
     )
+
+
+@pytest.mark.parametrize(
+    "boundary", ["boundary*=utf-8''=_b", 'BOUNDARY = "=_b"', 'boundary="=_b "']
+)
+def test_a_boundary_is_found_however_it_is_written(boundary):
+    octets = accepted(crlf(HEADER + MULTIPART.replace('boundary="=_b"', boundary))).job.body
+    assert b"Gr=C3=BC=C3=9Fe" in octets
+    assert field(octets, "Content-Type").startswith("multipart/mixed")
 
 
 def test_a_multipart_without_its_last_boundary_keeps_all_its_text():

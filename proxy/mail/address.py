@@ -20,6 +20,10 @@ _LOCAL_PART = re.compile(
 )
 
 
+_LONGEST_LOCAL_PART = 64  # RFC 5321 §4.5.3.1
+_LONGEST_ADDRESS = 320
+
+
 class AddressError(ValueError):
     """Not an address that can be mailed to."""
 
@@ -62,6 +66,8 @@ def normal_address(address: str) -> str:
         NonASCIIMailboxError: the part before the @ is not ASCII.
         AddressError: no address of RFC 5321, or one without a domain.
     """
+    if len(address) > _LONGEST_ADDRESS:
+        raise AddressError(f"an address has at most {_LONGEST_ADDRESS} characters")
     if address.isascii() and _ADDRESS.fullmatch(address):
         return address
     local, domain = split_address(address)
@@ -75,7 +81,7 @@ def normal_address(address: str) -> str:
 
 def is_bare_name(text: str) -> bool:
     """Say whether `text` is a local part alone, as "root"."""
-    return _LOCAL_PART.fullmatch(text) is not None
+    return len(text) <= _LONGEST_LOCAL_PART and _LOCAL_PART.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ so does everything that is signed or encrypted. Postmark damages some 8-bit text
 """
 
 import binascii
-import codecs
 import re
-from email.message import Message
 
+from proxy.mail.charset import fits
+from proxy.mail.content_type import ContentType
 from proxy.mail.fields import Header, parse, unfolded
 from proxy.mail.lines import canonical_lines, has_long_line
 from proxy.mail.raw import repair_fields
@@ -24,10 +24,8 @@ _SIGNED = re.compile(
 _INLINE_PGP = re.compile(rb"(?m)^-----BEGIN PGP (?:SIGNED )?MESSAGE-----")
 _ENCODED = frozenset((b"quoted-printable", b"base64"))
 _MESSAGES = frozenset(("message/rfc822", "message/global"))
-_TYPE = re.compile(r"[^\s/;]+/[^\s/;]+")
 _META_CHARSET = re.compile(rb"(?i)<meta[^>]{1,200}charset\s{0,9}=\s{0,9}[\"']?([\w-]{1,40})")
 _META_REACH = 2048
-_LONGEST_TYPE = 4096  # the standard library reads parameters in quadratic time
 _NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
 _BASE64_LINE = re.compile(rb".{1,76}", re.DOTALL)
 _LONG_PIECE = re.compile(rb"[^\r\n]{1,900}")
@@ -54,7 +52,7 @@ def repair_body(header: Header, body: bytes, charset: str, depth: int = 0) -> by
     """
     if is_clean(body) or is_signed(header) or depth > _DEEPEST:
         return body
-    kind = _ContentType(header)
+    kind = ContentType(header)
     if kind.main == "multipart":
         parts = _repair_parts(kind.boundary, body, charset, depth)
         if parts is not None:
@@ -76,7 +74,7 @@ def repair_body(header: Header, body: bytes, charset: str, depth: int = 0) -> by
 def fill_empty(header: Header) -> bytes:
     """Return what is put in for an empty body, and declare it as text."""
     if b"content-type" in header:
-        kind = _ContentType(header)
+        kind = ContentType(header)
         if kind.main != "text":
             kind.become_text()
     header.remove(b"content-transfer-encoding")
@@ -93,53 +91,7 @@ def _declare_seven_bit(header: Header) -> None:
         header.set(b"Content-Transfer-Encoding", b" 7bit")
 
 
-class _ContentType:
-    """The Content-Type of one header, read and set."""
-
-    def __init__(self, header: Header) -> None:
-        self._header = header
-        value = unfolded(header.first(b"content-type") or b"").decode("ascii", "replace")
-        value = value[:_LONGEST_TYPE]
-        self._message = Message()
-        self._message["Content-Type"] = value if _TYPE.match(value) else "text/plain"
-
-    @property
-    def name(self) -> str:
-        return self._message.get_content_type()
-
-    @property
-    def main(self) -> str:
-        return self._message.get_content_maintype()
-
-    @property
-    def boundary(self) -> str:
-        return self._message.get_boundary("")
-
-    @property
-    def charset(self) -> str:
-        """The declared charset where it can be right for 8-bit text, else ""."""
-        name = self._message.get_content_charset("")
-        try:
-            known = codecs.lookup(name).name
-        except (LookupError, ValueError):
-            return "" if name in ("", "8bit", "unknown-8bit", "x-unknown", "unknown") else name
-        return "" if known == "ascii" else name
-
-    def set_charset(self, charset: str) -> None:
-        self._message.set_param("charset", charset)
-        self._write()
-
-    def become_text(self) -> None:
-        self._message = Message()
-        self._message["Content-Type"] = "text/plain"
-        self._write()
-
-    def _write(self) -> None:
-        value = " ".join(str(self._message["Content-Type"]).split())
-        self._header.set(b"Content-Type", b" " + value.encode("ascii", "replace"))
-
-
-def _repair_text(header: Header, kind: _ContentType, body: bytes, charset: str) -> bytes:
+def _repair_text(header: Header, kind: ContentType, body: bytes, charset: str) -> bytes:
     if _INLINE_PGP.search(body) is not None:
         return body
     encoding = _transfer_encoding(header)
@@ -152,20 +104,12 @@ def _repair_text(header: Header, kind: _ContentType, body: bytes, charset: str) 
     return _quoted_printable(data)
 
 
-def _guessed_charset(kind: _ContentType, data: bytes, charset: str) -> str:
+def _guessed_charset(kind: ContentType, data: bytes, charset: str) -> str:
     if kind.name == "text/html" and (meta := _META_CHARSET.search(data, 0, _META_REACH)):
-        name = meta[1].decode("ascii")
-        try:
-            data.decode(name)
-        except (LookupError, ValueError):
-            pass
-        else:
-            return name.lower()
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return charset
-    return "utf-8"
+        name = meta[1].decode("ascii").lower()
+        if fits(data, name):
+            return name
+    return "utf-8" if fits(data, "utf-8") else charset
 
 
 def _quoted_printable(data: bytes) -> bytes:

@@ -10,11 +10,11 @@ from proxy.mail.address import (
     normal_address,
     parse_mailboxes,
 )
+from proxy.mail.charset import decode_undeclared, fits
 from proxy.mail.fields import Field, unfolded
 from proxy.mail.lines import has_long_line
 from proxy.mail.repairs import Repair
 from proxy.mail.words import (
-    decode_octets,
     decode_words,
     encode_mailbox,
     encode_text,
@@ -101,8 +101,8 @@ def repair_fields(
 def _repaired(name: bytes, value: bytes, charset: str, strict: bool) -> bytes:
     octets = unfolded(value)
     # Japanese text may be 7-bit, known by its escapes.
-    escaped = b"\x1b" in octets and octets.isascii() and _decodes(octets, "iso2022_jp")
-    text = octets.decode("iso2022_jp") if escaped else decode_octets(octets, charset)
+    escaped = b"\x1b" in octets and octets.isascii() and fits(octets, "iso-2022-jp")
+    text = octets.decode("iso2022_jp") if escaped else decode_undeclared(octets, charset)
     text = one_line(text)
     if text.isascii():
         return _folded(name, text)
@@ -111,14 +111,6 @@ def _repaired(name: bytes, value: bytes, charset: str, strict: bool) -> bytes:
     if name in _PARAMETER_FIELDS:
         return _parameters(name, text)
     return encode_text(decode_words(text), name)
-
-
-def _decodes(octets: bytes, charset: str) -> bool:
-    try:
-        octets.decode(charset)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _folded(name: bytes, text: str) -> bytes:

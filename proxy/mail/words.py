@@ -5,6 +5,7 @@ import re
 import string
 from collections.abc import Iterator
 
+from proxy.mail.charset import decode
 from proxy.mail.lines import LONGEST
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -23,14 +24,6 @@ def one_line(text: str) -> str:
     return _CONTROLS.sub(" ", text).strip()
 
 
-def decode_octets(octets: bytes, charset: str) -> str:
-    """Return raw octets of a header as text: UTF-8 if they are, else `charset`; never fails."""
-    try:
-        return octets.decode("utf-8")
-    except UnicodeDecodeError:
-        return octets.decode(charset, errors="replace")
-
-
 def decode_words(text: str) -> str:
     """Return a field's text with its encoded words decoded, those that can be; never fails."""
     if _WORD_MARK not in text:
@@ -41,14 +34,14 @@ def decode_words(text: str) -> str:
         between = text[at : match.start()]
         # White space between two encoded words is none; letters may be split over them.
         if charset and (between.strip() or match[1].lower() != charset):
-            decoded.append(_decode(octets, charset))
+            decoded.append(decode(octets, charset.partition("*")[0]))
             octets = b""
         if not charset or between.strip():
             decoded.append(between)
         charset, at = match[1].lower(), match.end()
         octets += _word_octets(match[2], match[3])
     if charset:
-        decoded.append(_decode(octets, charset))
+        decoded.append(decode(octets, charset.partition("*")[0]))
     decoded.append(text[at:])
     return "".join(decoded)
 
@@ -60,13 +53,6 @@ def _word_octets(encoding: str, text: str) -> bytes:
         return binascii.a2b_base64(text + "=" * (-len(text) % 4))
     except binascii.Error:
         return text.encode("ascii")
-
-
-def _decode(octets: bytes, charset: str) -> str:
-    try:
-        return octets.decode(charset.partition("*")[0], errors="replace")
-    except (LookupError, ValueError):
-        return octets.decode("latin-1")
 
 
 def encode_text(text: str, name: bytes) -> bytes:
