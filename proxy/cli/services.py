@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from proxy.cli.host import TRIAL
-from proxy.cli.options import config_option, data_dir_of, example, fail, load
+from proxy.cli.options import EX_CONFIG, config_option, data_dir_of, example, fail, load
 from proxy.cli.running import FILE_NAME
 
 if TYPE_CHECKING:
@@ -140,12 +140,21 @@ def sandbox(config: Path | None) -> None:
 
 
 def _serve(service: Coroutine[Any, Any, None]) -> None:
-    """Run `service` to its end; leave with 1 and its words when the system refuses something."""
+    """Run `service` to its end.
+
+    Leave with its words, and 78 when the configuration cannot be used after all, 1 when the system
+    refuses something.
+    """
     import uvloop
+
+    from proxy.config import ConfigError
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(service)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EX_CONFIG)
     except OSError as error:
         fail(str(error))
 

@@ -284,7 +284,6 @@ class SmtpProtocol(SMTP):
             await self.handle_exception(error)
             self._out.append(replies.OUR_FAULT_CLOSING)
         finally:
-            self._count(0)
             self.end()
 
     async def _next_line(self) -> bytes | None:
@@ -347,7 +346,6 @@ class SmtpProtocol(SMTP):
         log.defect("listener", error=error)
         DEFECTS.labels("listener").inc()
         self.reset_transaction()
-        self._count(0)
         return replies.OUR_FAULT[:-2].decode("ascii")
 
     async def fault(self, answer: bytes) -> None:
