@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.clients import new_recipient, program, run_client
+from tests.support.office import Office
 from tests.support.processes import Installation, Program, clean_environ, http_get
 from tests.support.redis_server import new_data_dir, remove_data_dir
 from tests.support.waiting import wait_for
@@ -231,6 +232,18 @@ def test_sigint_in_the_terminal_reaches_only_the_parent(
     trial.signal(signal.SIGINT)
     wait_for(lambda: trial.exit_code is not None, 20, "ended")
     assert trial.exit_code == 0
+
+
+def test_a_second_worker_works_beside_the_first_and_listens_on_the_next_port(
+    office: Office,
+) -> None:
+    second = office.installation.start("worker", "--number", "2")
+    second.wait_for("started process=worker")
+    address = f"127.0.0.1:{office.installation.worker_port + 1}"
+    assert http_get(address, "/healthz")[0] == 200
+    assert http_get(address, "/readyz")[0] == 200
+    assert "franker_relay_attempts_total" in http_get(address, "/metrics")[1]
+    assert second.stop() == 0
 
 
 def test_the_make_file_starts_the_stand_in_only_without_a_token() -> None:
