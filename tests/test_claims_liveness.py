@@ -182,7 +182,7 @@ async def test_a_worker_taken_for_dead_has_its_late_marks_and_settles_refused(
         settled = claims.settle(second, Settlement("gone", dead=second.envelope))
         assert [await marked, await settled] == [False, False]
         assert not claims.holds(first)
-        assert claims.name != name
+        await wait_until(lambda: claims.name != name)
         assert dead(client) == []
         again = await claim_all(claims, 2)
         assert [claim.id for claim in again] == ids

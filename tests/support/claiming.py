@@ -13,6 +13,7 @@ from pathlib import Path
 from proxy.config import Settings
 from tests.support.mail_queue import claim_all
 from tests.support.processes import ROOT, clean_environ
+from tests.support.waiting import wait_until
 from worker.claims import Claims, Settlement
 from worker.claims import claims as module
 
@@ -63,7 +64,8 @@ async def main(data_dir: str, count: str, marked: str, far: str = "") -> None:
     held = await claim_all(claims, int(count))
     for claim in held[: int(marked)]:
         assert await claims.mark(claim, claim.envelope.recipients)
-    print("ready", claims.name, flush=True)
+    name = claims.name
+    print("ready", name, flush=True)
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):
         result = [
@@ -71,6 +73,8 @@ async def main(data_dir: str, count: str, marked: str, far: str = "") -> None:
             await claims.settle(held[0], Settlement("gone")),
             claims.may_send(),
         ]
+        if not result[0]:
+            await wait_until(lambda: claims.name != name)
         print(*result, claims.name, flush=True)
 
 
