@@ -29,6 +29,7 @@ _META_REACH = 2048
 _NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
 _BASE64_LINE = re.compile(rb".{1,76}", re.DOTALL)
 _LONG_PIECE = re.compile(rb"[^\r\n]{1,900}")
+_EIGHT_BIT = bytes(range(128, 256))
 _QUESTION_MARKS = bytes((*range(128), *b"?" * 128))
 
 
@@ -69,6 +70,18 @@ def repair_body(header: Header, body: bytes, charset: str, depth: int = 0) -> by
     if kind.main in ("text", "message"):
         return _repair_text(header, kind, body, charset)
     return _repair_data(header, body)
+
+
+def least_size(header: Header, body: bytes) -> int:
+    """Return what `body` comes to at least once repaired, 0 where that cannot be told at once.
+
+    Quoted-printable makes three octets of one: what would be too large need not be made first.
+    """
+    if body.isascii() or is_signed(header) or _transfer_encoding(header) in _ENCODED:
+        return 0
+    if ContentType(header).main != "text" or _INLINE_PGP.search(body) is not None:
+        return 0
+    return len(body) + 2 * (len(body) - len(body.translate(None, _EIGHT_BIT)))
 
 
 def fill_empty(header: Header) -> bytes:
