@@ -64,7 +64,7 @@ def test_received_names_the_client_and_never_the_recipient():
     assert "bob" not in received
 
 
-@pytest.mark.parametrize("helo", ["x\r\nBcc: a@b", "a b (c)", "é" * 300, ""])
+@pytest.mark.parametrize("helo", ["x\r\nBcc: a@b", "a b (c)", "é" * 300, "\udcff", ""])
 def test_no_greeting_can_break_received(helo):
     octets = accepted(HEADER + "\nx\n", of=envelope(client=Client("10.0.0.1", helo))).job.body
     assert fields(octets, "Bcc") == []
