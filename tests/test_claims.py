@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from rq import Queue
@@ -206,6 +207,23 @@ async def test_a_message_given_back_is_the_next_to_be_claimed(redis_server: Redi
         await claims.settle(second, Settlement("back"))
         assert queued(client) == ids
         assert "worker_name" not in job(client, first.id)
+
+
+@pytest.mark.parametrize("then", ["gone", "defer", "back", "keep"])
+async def test_what_was_given_back_once_can_be_settled_no_more(
+    redis_server: RedisServer, then: Literal["gone", "defer", "back", "keep"]
+) -> None:
+    client = redis_server.client()
+    [message_id] = put(client)
+    async with claims_on(redis_server.data_dir) as claims:
+        [claim] = await claims.claim({"outbound": 1})
+        assert await claims.settle(claim, Settlement("back"))
+        assert not await claims.settle(claim, Settlement(then))
+        assert not await claims.mark(claim, claim.envelope.recipients)
+        assert queued(client) == [message_id]
+        [again] = await claims.claim({"outbound": 1})
+        assert not await claims.settle(claim, Settlement(then))
+        assert await claims.settle(again, Settlement("gone"))
 
 
 async def test_a_mark_is_on_disk_and_kept_for_the_next_owner_until_it_is_settled(
