@@ -58,9 +58,10 @@ async def serve(
     _raise_file_limit(settings.listen.max_connections)
     stopping = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     async with contextlib.AsyncExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+            stack.callback(loop.remove_signal_handler, number)
         try:
             commit = await _open_store(settings, data_dir, stack)
             listener = await _open_listener(settings, commit, stack)
