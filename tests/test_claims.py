@@ -394,12 +394,15 @@ async def test_work_that_came_before_the_wait_is_not_missed(redis_server: RedisS
         assert len(await claims.claim({"outbound": 1})) == 1
 
 
-async def test_waiting_for_work_ends_by_itself(redis_server: RedisServer) -> None:
+async def test_waiting_for_work_ends_by_itself_and_not_before(redis_server: RedisServer) -> None:
+    client = redis_server.client()
     async with claims_on(redis_server.data_dir) as claims:
+        await wait_until(lambda: client.pubsub_numsub(keys.WAKE_CHANNEL)[0][1] == 1)
+        await wait_until(lambda: claims._work.is_set())
         await claims.claim({"outbound": 1})
         began = time.monotonic()
         await claims.wait_for_work(0.2)
-        assert time.monotonic() - began < 10
+        assert 0.19 < time.monotonic() - began < 10
 
 
 async def test_closing_returns_what_is_claimed_and_keeps_only_marks_whose_dot_may_be_out(
