@@ -71,6 +71,8 @@ class Channel:
             smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
         )
         budget.join(self)
+        self._width = 0
+        self._measure()
 
     # -- what the claiming loop and the budget ask ---------------------------------------------
 
@@ -97,16 +99,18 @@ class Channel:
             # Only a refusing route needs a message to be probed, and each time another one.
             probe = self.gate.reason is Reason.REFUSING and self.gate.probe_due
             return 1 if probe and not self.held else 0
-        capacity = self._width() * READY_PER_CONNECTION
+        capacity = self._width * READY_PER_CONNECTION
         room = capacity - self.held
         # Few large claims cost less than many small ones: wait until a good part is free.
         return room if room * 3 >= capacity or not self._ready else 0
 
-    def _width(self) -> int:
-        return self.gate.width(self._budget.allowed(self))
+    def _measure(self) -> None:
+        """See how many connections may be used now; too dear to ask for each message."""
+        self._width = self.gate.width(self._budget.allowed(self))
 
     def offer(self, claims: Iterable[Claim], now: float) -> None:
         """Take claimed messages; those past their `expires_at` at `now` (s since 1970) die here."""
+        self._measure()
         for claim in claims:
             self.octets += len(claim.body)
             expires_at = claim.envelope.expires_at
@@ -149,10 +153,7 @@ class Channel:
             connection = self._pool.free(fresh=passage.wants_fresh)
             if connection is not None:
                 self._ready.popleft()
-                if self._claims.holds(passage.claim):
-                    self._start(connection, passage)
-                else:  # this worker was taken for dead meanwhile; another has the message
-                    self._forget(passage)
+                self._start(connection, passage)
             elif passage.wants_fresh:
                 held_up.append(self._ready.popleft())
             else:
@@ -160,7 +161,7 @@ class Channel:
         if held_up:
             self._ready.extendleft(reversed(held_up))
         if self._ready:
-            self._pool.grow(len(self._ready), self._width(), fresh=bool(held_up))
+            self._pool.grow(len(self._ready), self._width, fresh=bool(held_up))
 
     def _start(self, connection: Connection, passage: Passage) -> None:
         claim, recipients = passage.claim, passage.next_recipients
@@ -228,7 +229,22 @@ class Channel:
             self._our_defect(passage, error)
         if not self._in_flight:
             self._landed.set()
-        self.feed()
+        if self._refill(connection):
+            if self.room():
+                self._roomy()
+        else:
+            self.feed()
+
+    def _refill(self, connection: Connection) -> bool:
+        """Start the next message on a connection that has just ended one, without a search."""
+        if not self._ready or self.gate.reason is not None or self._closing:
+            return False
+        passage = self._ready[0]
+        usable = connection.free_slots and len(self._pool) <= self._width
+        if not usable or passage.wants_fresh or not self._claims.holds(passage.claim):
+            return False
+        self._start(connection, self._ready.popleft())
+        return True
 
     def _settle(
         self,
@@ -343,7 +359,8 @@ class Channel:
 
     def tick(self) -> None:
         """Do what time alone makes due; called about once a second."""
-        self._pool.tidy(time.monotonic(), self._width())
+        self._measure()
+        self._pool.tidy(time.monotonic(), self._width)
         reason = self.gate.reason
         if reason not in (None, Reason.REFUSING) and not self._pool.opening and not self._closing:
             mended = reason is Reason.CREDENTIALS and self._logins.untried

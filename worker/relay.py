@@ -21,6 +21,9 @@ DROPS_TO_DEFER = 3
 """Fresh connections lost in the middle of one message before the message gets the blame."""
 
 
+_GONE = Settlement("gone")
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """What is left of a claimed message in this round.
@@ -81,6 +84,8 @@ def advance(
     recipients are tried again later, as if deferred) or "hold" (they become dead letters, to be
     looked at by a person). `chance` is 0 to 1, for jitter.
     """
+    if len(judgement.sent) == len(passage.untried) and not passage.waiting:
+        return Step(None, _GONE, judgement.sent, {}, {})
     dead = dict(judgement.dead)
     deferred = dict(judgement.deferred)
     unknown = {
