@@ -7,14 +7,22 @@ so does everything that is signed or encrypted. Postmark damages some 8-bit text
 
 import binascii
 import re
+from dataclasses import dataclass
 
 from proxy.mail.charset import fits
 from proxy.mail.content_type import ContentType
 from proxy.mail.fields import Header, parse, unfolded
-from proxy.mail.lines import canonical_lines, has_long_line
+from proxy.mail.lines import LONGEST, canonical_lines, has_long_line
 from proxy.mail.raw import repair_fields
+from proxy.mail.refusal import refused
 
 NO_TEXT = b"(no text)\r\n"
+
+MOST_PARTS = 1000
+"""MIME parts of a message that is repaired, all levels together."""
+
+MOST_PART_FIELDS = 10_000
+"""Header fields of all these parts and of attached messages."""
 
 _DEEPEST = 20
 _CRLF = b"\r\n"
@@ -28,9 +36,37 @@ _META_CHARSET = re.compile(rb"(?i)<meta[^>]{1,200}charset\s{0,9}=\s{0,9}[\"']?([
 _META_REACH = 2048
 _NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
 _BASE64_LINE = re.compile(rb".{1,76}", re.DOTALL)
-_LONG_PIECE = re.compile(rb"[^\r\n]{1,900}")
 _EIGHT_BIT = bytes(range(128, 256))
 _QUESTION_MARKS = bytes((*range(128), *b"?" * 128))
+
+
+@dataclass(slots=True)
+class _Effort:
+    """What one message's repair has cost so far: each part and field takes 10 µs or more.
+
+    Without a limit one message of 10 MB could hold up everybody else's mail for 20 seconds.
+    """
+
+    parts: int = 0
+    fields: int = 0
+
+    def add(self, *, parts: int = 0, fields: int = 0) -> None:
+        """Count so many more.
+
+        Raises:
+            RefusedError: that is too many.
+        """
+        self.parts += parts
+        self.fields += fields
+        if self.parts > MOST_PARTS or self.fields > MOST_PART_FIELDS:
+            raise refused(
+                554,
+                "5.6.0",
+                "The message has 8-bit text or long lines, and is in too many pieces to have them "
+                f"encoded here: over {MOST_PARTS} MIME parts, or over {MOST_PART_FIELDS} header "
+                "fields in them; send it 7-bit (quoted-printable, base64)",
+                "parts",
+            )
 
 
 def is_clean(octets: bytes) -> bool:
@@ -44,18 +80,25 @@ def is_signed(header: Header) -> bool:
     return value is not None and _SIGNED.match(unfolded(value)) is not None
 
 
-def repair_body(header: Header, body: bytes, charset: str, depth: int = 0) -> bytes:
+def repair_body(header: Header, body: bytes, charset: str) -> bytes:
     """Return `body` 7-bit with short lines, its fields in `header` adjusted.
 
     `charset` is that of undeclared 8-bit text which is not UTF-8. A body that is clean, signed or
     encrypted comes back as the same octets. Decoding the result gives what decoding `body` gave,
     with the charset that is now declared.
+
+    Raises:
+        RefusedError: it has too many parts.
     """
+    return _repair(header, body, charset, 0, _Effort())
+
+
+def _repair(header: Header, body: bytes, charset: str, depth: int, effort: _Effort) -> bytes:
     if is_clean(body) or is_signed(header) or depth > _DEEPEST:
         return body
     kind = ContentType(header)
     if kind.main == "multipart":
-        parts = _repair_parts(kind.boundary, body, charset, depth)
+        parts = _repair_parts(kind.boundary, body, charset, depth, effort)
         if parts is not None:
             _declare_seven_bit(header)
             return parts
@@ -64,7 +107,7 @@ def repair_body(header: Header, body: bytes, charset: str, depth: int = 0) -> by
         kind.name in ("message/rfc822", "message/global")
         and _transfer_encoding(header) not in _ENCODED
     ):
-        repaired = _repair_message(body, charset, depth)
+        repaired = _repair_message(body, charset, depth, effort)
         _declare_seven_bit(header)
         return repaired
     if kind.main in ("text", "message"):
@@ -151,16 +194,19 @@ def _rewrapped(body: bytes) -> bytes:
     return _CRLF.join([*_BASE64_LINE.findall(_NO_BASE64.sub(b"", body)), b""])
 
 
-def _repair_message(body: bytes, charset: str, depth: int) -> bytes:
+def _repair_message(body: bytes, charset: str, depth: int, effort: _Effort) -> bytes:
     end = b"" if body.endswith(_CRLF) else _CRLF
     parsed = parse(body + end)
+    effort.add(fields=len(parsed.fields))
     fields, _ = repair_fields(parsed.fields, body[: parsed.body_at], charset, strict=False)
     inner = Header(fields)
-    repaired = repair_body(inner, parsed.body, charset, depth + 1)
+    repaired = _repair(inner, parsed.body, charset, depth + 1, effort)
     return (inner.octets() + _CRLF + repaired).removesuffix(end)
 
 
-def _repair_parts(boundary: str, body: bytes, charset: str, depth: int) -> bytes | None:
+def _repair_parts(
+    boundary: str, body: bytes, charset: str, depth: int, effort: _Effort
+) -> bytes | None:
     """Return a multipart's body with the parts repaired; None when it has no parts."""
     if not boundary or not boundary.isascii():
         return None
@@ -176,24 +222,26 @@ def _repair_parts(boundary: str, body: bytes, charset: str, depth: int) -> bytes
         if found[1] is not None:
             pieces.append(_repair_comment(body[found.end() :]))
             break
+        effort.add(parts=1)
         following = delimiter.search(body, found.end())
         end = len(body) if following is None else following.start()
-        pieces.append(_repair_part(body[found.end() : end], charset, depth + 1))
+        pieces.append(_repair_part(body[found.end() : end], charset, depth + 1, effort))
         if following is None:
             break
         found = following
     return b"".join(pieces)
 
 
-def _repair_part(part: bytes, charset: str, depth: int) -> bytes:
+def _repair_part(part: bytes, charset: str, depth: int, effort: _Effort) -> bytes:
     if is_clean(part):
         return part
     end = _CRLF if part.endswith(_CRLF) else b""  # it belongs to the delimiter that follows
     content = part.removesuffix(_CRLF)
     parsed = parse(content + _CRLF, mbox=False)
+    effort.add(fields=len(parsed.fields))
     fields, _ = repair_fields(parsed.fields, content[: parsed.body_at], charset, strict=False)
     header = Header(fields)
-    body = repair_body(header, content[parsed.body_at :], charset, depth)
+    body = _repair(header, content[parsed.body_at :], charset, depth, effort)
     return header.octets() + _CRLF + body + end
 
 
@@ -202,6 +250,14 @@ def _repair_comment(octets: bytes) -> bytes:
     if is_clean(octets):
         return octets
     octets = octets.translate(_QUESTION_MARKS)
-    return _CRLF.join(
-        _CRLF.join(_LONG_PIECE.findall(line) or [b""]) for line in octets.split(_CRLF)
-    )
+    pieces: list[bytes] = []
+    start, end = 0, len(octets)
+    while end - start > LONGEST:
+        cut = octets.rfind(_CRLF, start, start + LONGEST + 2) + 2
+        if cut < start + 2:  # no line end in reach
+            cut = start + LONGEST
+            pieces += (octets[start:cut], _CRLF)
+        else:
+            pieces.append(octets[start:cut])
+        start = cut
+    return b"".join((*pieces, octets[start:]))
