@@ -155,19 +155,19 @@ class SmtpConnection(SMTP):
             self.transport.abort()
             return
         if not self._content_answered:
-            self._out.append(replies.TOO_SLOW)
+            self.say(replies.TOO_SLOW)
         self.end()
 
     def ask_to_end(self) -> None:
         """End the session as soon as it has no mail in hand; at once when it is waiting for one."""
         if self._idle and not self.in_transaction and not self._closing:
-            self._out.append(replies.STOPPING)
+            self.say(replies.STOPPING)
             self.end()
 
     def cut(self) -> None:
         """End the session whatever it is doing: its mail was not taken, and it hears so."""
         if not self._closing:
-            self._out.append(replies.STOPPING)
+            self.say(replies.STOPPING)
             self.end()
 
     def end(self) -> None:
@@ -218,16 +218,15 @@ class SmtpConnection(SMTP):
 
     # Replies
 
-    async def push(self, status: bytes | str) -> None:
-        """Say `status`, now or together with the replies to commands that are here already.
+    def say(self, answer: bytes) -> None:
+        """Say `answer`, a whole reply, before anything more is waited for."""
+        self._out.append(answer)
 
-        Whole replies are octets; text is what aiosmtpd's own dialogs (AUTH) say, without CRLF.
-        """
+    async def push(self, status: bytes | str) -> None:
+        """Say `status`, without its CRLF: what aiosmtpd's own dialogs (AUTH) do."""
         if isinstance(status, str):
-            status = status.encode("ascii", "backslashreplace") + b"\r\n"
-        elif not status.endswith(b"\r\n"):
-            status += b"\r\n"
-        self._out.append(status)
+            status = status.encode("ascii", "backslashreplace")
+        self.say(status + b"\r\n")
         if not self._reader.has_line:
             await self.flush()
 
@@ -244,7 +243,8 @@ class SmtpConnection(SMTP):
                 and not self._lingering
                 and not self.transport.is_closing()
             ):
-                self.transport.write(b"".join(self._out))
+                out = self._out
+                self.transport.write(out[0] if len(out) == 1 else b"".join(out))
             self._out.clear()
 
     # Content
@@ -258,7 +258,7 @@ class SmtpConnection(SMTP):
         reader = self._reader
         await self.flush()
         # A client that did not wait for our 354: all of it is here, so this does not wait either.
-        early = await reader.read_pending()
+        early = reader.take_all()
         content = self._content = Content(self.office.limits.message_size, crlf=self.crlf)
         ended = self._content_ended = self.loop.create_future()
         self._content_began = self.loop.time()
@@ -301,7 +301,7 @@ class SmtpConnection(SMTP):
                     # It may have no end at all. The reply is there before its time; whoever goes
                     # on regardless is cut off after one more `timeout`.
                     self._content_answered = True
-                    self._out.append(replies.endless(content.size, limits.message_size))
+                    self.say(replies.endless(content.size, limits.message_size))
                     self._write()
 
     def _content_lost(self) -> None:

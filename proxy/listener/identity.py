@@ -63,12 +63,12 @@ class IdentifiedProtocol(SmtpProtocol):
     async def smtp_HELO(self, hostname: str) -> None:  # noqa: N802 - aiosmtpd's names
         """Begin a session without extensions."""
         self._greeted(hostname, extended=False)
-        await self.push(self.door.helo)
+        self.say(self.door.helo)
 
     async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802
         """Begin a session with extensions, in one reply."""
         self._greeted(hostname, extended=True)
-        await self.push(self.door.ehlo_in_tls if self.in_tls else self.door.ehlo)
+        self.say(self.door.ehlo_in_tls if self.in_tls else self.door.ehlo)
 
     def _greeted(self, hostname: str, *, extended: bool) -> None:
         self._helo = printable(hostname)
@@ -79,17 +79,17 @@ class IdentifiedProtocol(SmtpProtocol):
     async def smtp_STARTTLS(self, arg: str | None) -> None:  # noqa: N802
         """Encrypt the session; all that was said before is forgotten (RFC 3207 §4.2)."""
         if self.door.tls is None or self.in_tls:
-            await self.fault(replies.TLS_ALREADY if self.in_tls else replies.NO_TLS)
+            self.fault(replies.TLS_ALREADY if self.in_tls else replies.NO_TLS)
             return
         if arg:
-            await self.fault(replies.NO_ARGUMENT)
+            self.fault(replies.NO_ARGUMENT)
             return
         if self._reader.pending:
             # Commands from before the encryption must not count as said within it.
-            self._out.append(replies.TLS_CROWDED)
+            self.say(replies.TLS_CROWDED)
             self._closing = True
             return
-        self._out.append(replies.TLS_READY)
+        self.say(replies.TLS_READY)
         self._write()
         assert self.transport is not None
         try:
@@ -119,7 +119,7 @@ class IdentifiedProtocol(SmtpProtocol):
         if wrong is None and len(words) not in (1, 2):
             wrong = replies.AUTH_SYNTAX
         if wrong is not None:
-            await self.fault(wrong)
+            self.fault(wrong)
             return
         mechanism = words[0].upper()
         self.session, self.envelope = Session(self.loop), Envelope()
@@ -129,17 +129,17 @@ class IdentifiedProtocol(SmtpProtocol):
             elif mechanism == "LOGIN":
                 result = await self.auth_LOGIN(self, words)
             else:
-                await self.fault(replies.AUTH_UNKNOWN)
+                self.fault(replies.AUTH_UNKNOWN)
                 return
         except ValueError:  # a line without end
-            await self.fault(replies.LONG_LINE)
+            self.fault(replies.LONG_LINE)
             return
         finally:
             self.session = self.envelope = None
         if result.success and isinstance(result.auth_data, LoginPassword):
             self._login = printable(result.auth_data.login.decode("utf-8", "replace")) or "?"
             self._client = None
-            await self.push(replies.AUTH_OK)
+            self.say(replies.AUTH_OK)
 
     def _judge_auth(self) -> bytes | None:
         if not self.door.auth:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from proxy import log
 from proxy.listener import replies
-from proxy.listener.connection import ClientGoneError, SmtpConnection
+from proxy.listener.connection import LINE_LIMIT, ClientGoneError, SmtpConnection
 from proxy.listener.door import Door
 from proxy.metrics.intake import DEFECTS
 
@@ -36,53 +36,59 @@ class SmtpProtocol(SmtpConnection):
     async def _handle_client(self) -> None:
         """Greet, and obey commands until the client or somebody here ends the session."""
         try:
-            await self.push(self.door.greeting)
+            self.say(self.door.greeting)
             while not self._closing:
                 line = await self._next_line()
                 if line is None:
                     break
                 await self._obey(line)
                 if self.office.stopping and not self.in_transaction and not self._closing:
-                    self._out.append(replies.STOPPING)
+                    self.say(replies.STOPPING)
                     break
         except ClientGoneError:
             pass
         except Exception as error:
             await self.handle_exception(error)
-            self._out.append(replies.OUR_FAULT_CLOSING)
+            self.say(replies.OUR_FAULT_CLOSING)
         finally:
             self.end()
 
     async def _next_line(self) -> bytes | None:
         """Return the next command line with its end; None when no more will come."""
-        reader = self._reader
-        skipped = 0
-        before = b""
-        if not reader.has_line:
-            await self.flush()
         while True:
-            self._idle = True
-            try:
-                line = await reader.readuntil(b"\n")
-            except (asyncio.IncompleteReadError, OSError):
+            line = self._reader.take_line() or await self._awaited_line()
+            if line is None:
                 return None
-            except asyncio.LimitOverrunError as error:
-                before = await reader.read(max(1, error.consumed))
-                skipped += len(before)
-                if skipped > _ENDLESS_LINE:
-                    self._out.append(replies.LONG_LINE)
-                    self._out.append(replies.TOO_MANY_ERRORS)
-                    return None
-                continue
-            finally:
-                self._idle = False
             self.touch()
-            if line.endswith(b"\r\n") or (line == b"\n" and before.endswith(b"\r")):
+            if not self.crlf and line.endswith(b"\r\n"):
                 self.crlf = True
-            if not skipped:
+            if len(line) <= LINE_LIMIT:
                 return line
-            skipped, before = 0, b""
-            await self.fault(replies.LONG_LINE)
+            self.fault(replies.LONG_LINE)
+
+    async def _awaited_line(self) -> bytes | None:
+        """Say what there is to say, and wait for a line.
+
+        Of one over LINE_LIMIT only the end comes back, which still is over it.
+        """
+        reader = self._reader
+        await self.flush()
+        skipped = 0
+        self._idle = True
+        try:
+            while (line := reader.take_line()) is None:
+                skipped += reader.keep_last(LINE_LIMIT + 1)
+                if skipped > _ENDLESS_LINE:
+                    self.say(replies.LONG_LINE)
+                    self.say(replies.TOO_MANY_ERRORS)
+                    return None
+                if not await reader.more():
+                    return None
+        except OSError:
+            return None
+        finally:
+            self._idle = False
+        return line
 
     async def _obey(self, line: bytes) -> None:
         words = line.split(None, 1)
@@ -94,10 +100,10 @@ class SmtpProtocol(SmtpConnection):
                 # A web page in a browser on this host can make it send such requests, with a
                 # body that is SMTP: nothing of it may be obeyed.
                 log.refused(self.address, reason="http", reply=replies.words(replies.NOT_SMTP))
-                self._out.append(replies.NOT_SMTP)
+                self.say(replies.NOT_SMTP)
                 self._closing = True
                 return
-            await self.fault(replies.UNKNOWN_COMMAND)
+            self.fault(replies.UNKNOWN_COMMAND)
             return
         try:
             await method(self, argument.decode("utf-8", "surrogateescape"))
@@ -115,12 +121,12 @@ class SmtpProtocol(SmtpConnection):
         self.reset_transaction()
         return replies.OUR_FAULT[:-2].decode("ascii")
 
-    async def fault(self, answer: bytes) -> None:
+    def fault(self, answer: bytes) -> None:
         """Answer a command that makes no sense; after many of them in a row, end the session."""
         self._errors += 1
         if self._errors >= _ERRORS:
-            self._out.append(answer)
-            self._out.append(replies.TOO_MANY_ERRORS)
+            self.say(answer)
+            self.say(replies.TOO_MANY_ERRORS)
             self._closing = True
         else:
-            await self.push(answer)
+            self.say(answer)

@@ -47,7 +47,7 @@ class SmtpSession(IdentifiedProtocol):
         self._size = 0
         self._notify = False
 
-    async def refuse(self, answer: bytes, reason: str, recipient: str | None = None) -> None:
+    def refuse(self, answer: bytes, reason: str, recipient: str | None = None) -> None:
         """Answer with a refusal, and have it counted and logged."""
         MESSAGES_REFUSED.labels(reason).inc()
         log.refused(
@@ -57,44 +57,44 @@ class SmtpSession(IdentifiedProtocol):
             reverse_path=self._sender,
             recipients=tuple(self._recipients) if recipient is None else (recipient,),
         )
-        await self.push(answer)
+        self.say(answer)
 
     # The mail
 
     async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
         """Begin a mail."""
         if self._sender is not None:
-            await self.fault(replies.SECOND_MAIL)
+            self.fault(replies.SECOND_MAIL)
             return
         path = parse_path("FROM", arg or "")
         if path is None:
-            await self.fault(replies.MAIL_SYNTAX)
+            self.fault(replies.MAIL_SYNTAX)
             return
         size = 0
         if path.parameters:
             wrong = self._judge_mail_parameters(path)
             if wrong is not None:
-                await self.fault(wrong)
+                self.fault(wrong)
                 return
             size = declared_size(path.parameters) or 0
             limit = self.office.limits.message_size
             if size > limit:
-                await self.refuse(replies.too_large(size, limit), "size")
+                self.refuse(replies.too_large(size, limit), "size")
                 return
             if size and not self.office.memory.fits(size):
-                await self.refuse(replies.NO_MEMORY, "memory")
+                self.refuse(replies.NO_MEMORY, "memory")
                 return
         refusal = self.office.intake.check_sender(path.address)
         if refusal is not None:
             answer = replies.reply(refusal.code, refusal.enhanced, refusal.text)
             self._sender = path.address  # for the log
-            await self.refuse(answer, refusal.reason)
+            self.refuse(answer, refusal.reason)
             self.reset_transaction()
             return
         self._sender = path.address
         self._size = size
         self._errors = 0
-        await self.push(replies.SENDER_OK)
+        self.say(replies.SENDER_OK)
 
     def _judge_mail_parameters(self, path: PathArgument) -> bytes | None:
         for name in path.parameters:
@@ -109,57 +109,57 @@ class SmtpSession(IdentifiedProtocol):
     async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802
         """Add a recipient."""
         if self._sender is None:
-            await self.fault(replies.NO_MAIL)
+            self.fault(replies.NO_MAIL)
             return
         path = parse_path("TO", arg or "")
         if path is None or not path.address:
-            await self.fault(replies.RCPT_SYNTAX)
+            self.fault(replies.RCPT_SYNTAX)
             return
         for name in path.parameters:
             if name not in RCPT_PARAMETERS:
-                await self.fault(replies.unknown_parameter(name))
+                self.fault(replies.unknown_parameter(name))
                 return
         address = path.address
         limit = self.office.limits.recipients
         if len(self._recipients) >= limit and address not in self._recipients:
-            await self.refuse(replies.too_many_recipients(limit), "recipients", address)
+            self.refuse(replies.too_many_recipients(limit), "recipients", address)
             return
         refusal = self.office.intake.check_recipient(address)
         if refusal is not None:
             answer = replies.reply(refusal.code, refusal.enhanced, refusal.text)
-            await self.refuse(answer, refusal.reason, address)
+            self.refuse(answer, refusal.reason, address)
             return
         self._recipients[address] = None
         if path.parameters.get("NOTIFY", "").upper() != "NEVER":
             self._notify = True
-        await self.push(replies.RECIPIENT_OK)
+        self.say(replies.RECIPIENT_OK)
 
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
         """Take the message, and answer once it is kept."""
         if arg:
-            await self.fault(replies.NO_ARGUMENT)
+            self.fault(replies.NO_ARGUMENT)
             return
         if self._sender is None:
-            await self.fault(replies.NO_MAIL)
+            self.fault(replies.NO_MAIL)
             return
         if not self._recipients:
             # Whoever begins with MAIL again after this is understood.
             self.reset_transaction()
-            await self.fault(replies.NO_RECIPIENT)
+            self.fault(replies.NO_RECIPIENT)
             return
         if self._size and not self._count_at_least(self._size):
-            await self.refuse(replies.NO_MEMORY, "memory")
+            self.refuse(replies.NO_MEMORY, "memory")
             self.reset_transaction()
             return
-        self._out.append(replies.GO_AHEAD)
+        self.say(replies.GO_AHEAD)
         try:
             content = await self.receive_content()
             if content.whole:
-                await self.push(await self._keep(content))
+                self.say(await self._keep(content))
             elif content.size > content.limit:
-                await self._refuse_too_large(content)
+                self._refuse_too_large(content)
             else:
-                await self.refuse(replies.NO_MEMORY, "memory")
+                self.refuse(replies.NO_MEMORY, "memory")
         finally:
             self.reset_transaction()
             self._count(0)
@@ -180,41 +180,41 @@ class SmtpSession(IdentifiedProtocol):
         finally:
             self.touch()
 
-    async def _refuse_too_large(self, content: Content) -> None:
+    def _refuse_too_large(self, content: Content) -> None:
         if self._content_answered:
             self._content_answered = False
             self.touch()
             return
-        await self.refuse(replies.too_large(content.size, content.limit), "size")
+        self.refuse(replies.too_large(content.size, content.limit), "size")
 
     # The rest
 
     async def smtp_RSET(self, arg: str | None) -> None:  # noqa: N802
         """Forget the mail that was begun."""
         if arg:
-            await self.fault(replies.NO_ARGUMENT)
+            self.fault(replies.NO_ARGUMENT)
             return
         self.reset_transaction()
-        await self.push(replies.OK)
+        self.say(replies.OK)
 
     async def smtp_NOOP(self, _arg: str | None) -> None:  # noqa: N802
         """Do nothing."""
-        await self.push(replies.OK)
+        self.say(replies.OK)
 
     async def smtp_QUIT(self, _arg: str | None) -> None:  # noqa: N802
         """End the session."""
-        self._out.append(replies.BYE)
+        self.say(replies.BYE)
         self._closing = True
         self._linger = False
 
     async def smtp_VRFY(self, _arg: str | None) -> None:  # noqa: N802
         """Say neither yes nor no."""
-        await self.push(replies.CANNOT_VERIFY)
+        self.say(replies.CANNOT_VERIFY)
 
     async def smtp_HELP(self, _arg: str | None) -> None:  # noqa: N802
         """Say what this is."""
-        await self.push(replies.HELP)
+        self.say(replies.HELP)
 
     async def smtp_EXPN(self, _arg: str | None) -> None:  # noqa: N802
         """Not offered."""
-        await self.fault(replies.NOT_IMPLEMENTED)
+        self.fault(replies.NOT_IMPLEMENTED)
