@@ -81,8 +81,7 @@ def keep(**other: Any) -> None:
 
 
 def test_a_message_tells_its_story_in_lines_with_its_id(lines: Lines) -> None:
-    keep()
-    log.repaired(ID, kinds=("line_ends", "date"))
+    keep(repairs=("line_ends", "date"))
     log.attempt(
         ID,
         stream="outbound",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from proxy.log.lines import Value
-from proxy.log.writer import address, addresses, emit, trace, words
+from proxy.log.writer import address, addresses, emit, emit_all, trace, words
 
 Addresses: TypeAlias = tuple[str, ...] | list[str]
 
@@ -30,26 +30,26 @@ def kept(
     size: int,
     client: str,
     seconds: float,
+    repairs: Sequence[str] = (),
 ) -> None:
-    """A message is on disk and its client was told 250, `seconds` after its last octet came."""
-    emit(
-        "kept",
-        {
-            "id": message_id,
-            "stream": stream,
-            "rule": rule,
-            "from": address(reverse_path),
-            "to": addresses(recipients),
-            "size": size,
-            "client": client,
-            "seconds": seconds,
-        },
-    )
+    """A message is on disk and its client was told 250, `seconds` after its last octet came.
 
-
-def repaired(message_id: str, /, *, kinds: Sequence[str]) -> None:
-    """What had to be mended in a message before Postmark could take it."""
-    emit("repaired", {"id": message_id, "kinds": kinds})
+    `repairs` are the kinds of what had to be mended before Postmark could take it.
+    """
+    fields: dict[str, Value] = {
+        "id": message_id,
+        "stream": stream,
+        "rule": rule,
+        "from": address(reverse_path),
+        "to": addresses(recipients),
+        "size": size,
+        "client": client,
+        "seconds": seconds,
+    }
+    if repairs:
+        emit_all(("kept", fields), ("repaired", {"id": message_id, "kinds": repairs}))
+    else:
+        emit("kept", fields)
 
 
 def refused(
