@@ -40,6 +40,33 @@ class ClientGoneError(Exception):
 class SmtpConnection(SMTP):
     """One client's connection. Subclasses know what to say on it."""
 
+    # With all of them in its dict, a session would be beyond what CPython keeps quick (30 names).
+    __slots__ = (
+        "_closing",
+        "_content",
+        "_content_answered",
+        "_content_began",
+        "_content_ended",
+        "_counted",
+        "_idle",
+        "_linger",
+        "_lingering",
+        "_out",
+        "_reader",
+        "_writable",
+        "address",
+        "crlf",
+        "deadline",
+        "door",
+        "envelope",
+        "in_tls",
+        "loop",
+        "office",
+        "port",
+        "session",
+        "transport",
+    )
+
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         # SMTP.__init__ is left out: it searches class and handler by reflection (100 µs for each
         # connection), asks DNS for the host's name, and empties a dict that all sessions share.

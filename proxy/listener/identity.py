@@ -29,6 +29,8 @@ def printable(text: str) -> str:
 class IdentifiedProtocol(SmtpProtocol):
     """The commands by which a client says who it is, and what is known of it besides."""
 
+    __slots__ = ("_client", "_extended", "_helo", "_login")
+
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(door, loop)
         self._helo = ""

@@ -18,6 +18,8 @@ _HTTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"H
 class SmtpProtocol(SmtpConnection):
     """The loop around the commands, which subclasses have as `smtp_NAME` coroutines."""
 
+    __slots__ = ("_errors",)
+
     # By octets as they come, bound to the class: aiosmtpd looks for them in every new session.
     commands: ClassVar[dict[bytes, Callable[[Any, str], Awaitable[None]]]] = {}
 

@@ -28,6 +28,8 @@ from proxy.metrics.intake import MESSAGES_REFUSED
 class SmtpSession(IdentifiedProtocol):
     """One client's dialog."""
 
+    __slots__ = ("_notify", "_recipients", "_sender", "_size")
+
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(door, loop)
         self._sender: str | None = None
