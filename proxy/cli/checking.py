@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,12 +12,12 @@ import click
 
 from proxy.cli.host import Host, find_host
 from proxy.cli.options import EX_FAILED, config_option, example, json_option, print_json
+from proxy.cli.store import TIMEOUT_S, no_answer
 
 if TYPE_CHECKING:
     from worker.smarthost.endpoints import Endpoint
     from worker.smarthost.sasl import Login
 
-_TIMEOUT_S = 5.0
 _DAY_S = 86_400.0
 _SOON_DAYS = 14
 
@@ -78,7 +78,7 @@ async def _store(host: Host) -> list[Finding]:
 
     try:
         where = target(host.settings, host.data_dir)
-        client = open_redis(host.settings, host.data_dir, timeout=_TIMEOUT_S)
+        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
     except ValueError as error:
         return [Finding("store", host.settings.redis.url, "failed", str(error))]
     name = f"private Redis in {host.data_dir}"
@@ -86,22 +86,34 @@ async def _store(host: Host) -> list[Finding]:
         name = where.service or where.url.rpartition("@")[2]
     connection = StoreConnection(client)
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await connection.open(())
             info = await connection.info()
             judged = judge(await connection.settings(), info, replicated=bool(where.sentinels))
     except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
-        hint = "" if host.settings.redis.url else "; `franker run` or `franker redis` starts it"
-        return [Finding("store", name, "failed", f"no answer: {error or 'timed out'}{hint}")]
+        return [Finding("store", name, "failed", no_answer(host, error))]
     finally:
         await connection.close()
         await client.aclose()
-    used = f"{int(info.get('used_memory', '0')) / 1e6:.1f} MB in use"
+    room, full = _room(host, info)
+    if full:
+        return [Finding("store", name, "failed", f"full, no mail is taken: {full}")]
     if judged.durable:
-        return [Finding("store", name, "ok", f"durable, {used}")]
+        return [Finding("store", name, "ok", f"durable, {room}")]
     if host.settings.redis.require_durable:
         return [Finding("store", name, "failed", f"not durable, no mail is taken: {judged.reason}")]
-    return [Finding("store", name, "note", f"not durable, as allowed: {judged.reason}; {used}")]
+    return [Finding("store", name, "note", f"not durable, as allowed: {judged.reason}; {room}")]
+
+
+def _room(host: Host, info: Mapping[str, str]) -> tuple[str, str]:
+    """Return how much room for mail there is, and why there is none, each in words."""
+    from proxy.queue.capacity import memory_here, no_room_on_disk, room_for_mail
+
+    redis = host.settings.redis
+    limit = None if redis.max_memory == "auto" else redis.max_memory
+    room = room_for_mail(limit, info, private=not redis.url, here=memory_here())
+    disk = "" if redis.url else no_room_on_disk(host.data_dir)
+    return str(room), disk or (str(room) if room.is_full else "")
 
 
 async def _stream(host: Host, name: str) -> list[Finding]:
@@ -152,7 +164,7 @@ async def _port(
                 tls=client_context(host.settings.postmark.ca_file),
                 auth=host.settings.postmark.auth,
                 local_hostname=socket.gethostname(),
-                command_timeout=_TIMEOUT_S * 2,
+                command_timeout=TIMEOUT_S * 2,
             )
         except TrustStoreUnusable as error:
             return Finding(what, where, "failed", str(error))

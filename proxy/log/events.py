@@ -253,14 +253,25 @@ def notice(text: str) -> None:
     emit("notice", {"text": words(text)})
 
 
-def store_away(*, detail: str) -> None:
-    """Redis does not answer: no mail is taken and none is claimed."""
-    emit("store_away", {"detail": words(detail)})
+def store_away(*, detail: str, process: str = "") -> None:
+    """Redis does not answer `process`: no mail is taken and none is claimed."""
+    fields: dict[str, Value] = {"process": process} if process else {}
+    emit("store_away", {**fields, "detail": words(detail)})
 
 
-def store_back() -> None:
-    """Redis answers again."""
-    emit("store_back", {})
+def store_back(*, process: str = "") -> None:
+    """Redis answers `process` again."""
+    emit("store_back", {"process": process} if process else {})
+
+
+def store_full(*, detail: str) -> None:
+    """There is no room for more mail: it is refused with 452 until some has left."""
+    emit("store_full", {"detail": words(detail)})
+
+
+def store_has_room(*, detail: str) -> None:
+    """Mail is taken again after `store_full`."""
+    emit("store_has_room", {"detail": words(detail)})
 
 
 def store_not_durable(*, reason: str) -> None:

@@ -84,6 +84,8 @@ class GroupCommit:
             found = self._watch.durability
             detail = f": {found.reason}" if found is not None and found.reason else ""
             return f"{self._trouble}{detail}"
+        if self._watch.full:
+            return str(refusal.full(self._watch.full))
         return "" if self._watch.durability is not None else str(refusal.away())
 
     @property
@@ -111,7 +113,7 @@ class GroupCommit:
             raise self._trouble.again()
         waiting = Waiting(job, asyncio.get_running_loop().create_future())
         if not self._watch.has_room(waiting.size):
-            raise refusal.full()
+            raise refusal.full(self._watch.full)
         self._lanes.add(waiting)
         self._wake.set()
         await waiting.done
@@ -242,10 +244,11 @@ class GroupCommit:
         if isinstance(error, NoScriptError):
             self._lanes.put_back(batch.messages)
         elif isinstance(error, OutOfMemoryError):
-            _settle(batch.messages, refusal.full())
+            self._watch.fills_up(str(error))
+            _settle(batch.messages, refusal.full(self._watch.full))
             return
         elif _before_running(error):
-            events.store_away(detail=str(error))
+            events.store_away(process="proxy", detail=str(error))
             _settle(batch.messages, refusal.unwritable())
         else:
             events.defect("commit.lua", error=error)

@@ -27,14 +27,14 @@ class Outage:
             self._timer = loop.call_at(self._since + self._patience, self._give_up)
         if not self._said and loop.time() - self._since >= _SAY_AFTER_S:
             self._said = True
-            events.store_away(detail=detail)
+            events.store_away(process="proxy", detail=detail)
 
     def over(self) -> None:
         """Note that Redis is back."""
         self.forget()
         if self._said:
             self._said = False
-            events.store_back()
+            events.store_back(process="proxy")
 
     def forget(self) -> None:
         """Give up no more: nobody waits any longer."""
