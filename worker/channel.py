@@ -10,6 +10,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from proxy import log
@@ -24,6 +25,7 @@ from worker.smarthost.connection import Connection
 from worker.smarthost.host import Budget, Logins, RouteClosed, Smarthost, Way
 from worker.smarthost.pool import Pool
 from worker.smarthost.transaction import Transaction, TransactionReplies
+from worker.suspicion import Cause, Suspicion
 from worker.verdict import Blame, Judgement, judge
 
 READY_PER_CONNECTION = 4
@@ -70,6 +72,7 @@ class Channel:
         self._pool = Pool(
             smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
         )
+        self._suspicion = Suspicion()
         budget.join(self)
         self._width = 0
         self._measure()
@@ -258,15 +261,20 @@ class Channel:
         retry = self._settings.retry
         if passage.claim.id in self._stopped and not replies.dot_sent:
             self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
-        elif self._closing and judgement.unknown:
+            return
+        if self._closing and judgement.unknown:
             self._give_back(passage, "the worker stops", dot=tuple(judgement.unknown))
-        elif self._against_route(passage, judgement, replies, connection):
-            if judgement.dead:
-                # To the end of the line: the next probe must be another message.
-                self._end(passage, relay.postpone(passage, judgement.reason, delay=retry.first))
-            else:
-                self._give_back(passage, judgement.reason)
+            return
+        cause = self._learn(passage, judgement, replies, connection)
+        if cause is Cause.ROUTE:
+            self._give_back(passage, judgement.reason)
+        elif cause is Cause.UNCLEAR:
+            # To the end of the line: the next probe must be another message.
+            self._end(passage, relay.postpone(passage, judgement.reason, delay=retry.first))
         else:
+            if judgement.blame is Blame.CREDENTIALS:
+                deferred = {**judgement.deferred, **judgement.again}
+                judgement = replace(judgement, deferred=deferred, again={})
             step = relay.advance(
                 passage,
                 judgement,
@@ -277,23 +285,21 @@ class Channel:
             )
             self._end(passage, step, connection)
 
-    def _against_route(
+    def _learn(
         self,
         passage: Passage,
         judgement: Judgement,
         replies: TransactionReplies,
         connection: Connection,
-    ) -> bool:
-        """Let gate and pool learn from a transaction; True: nothing of it was the message's."""
+    ) -> Cause:
+        """Let gate and pool learn from a transaction; return what it is put down to."""
         blame = judgement.blame
         if replies.final is not None and replies.final.positive:
             self._pool.avoid = None
+            self._suspicion.accepted(time.monotonic())
             self.gate.accepted()
         elif blame is Blame.CREDENTIALS:
-            self._pool.retire(connection)
-            if self._logins.refused(self._pool.login_of(connection)) is None:
-                self._close_gate(Reason.CREDENTIALS, judgement.reason)
-            return True
+            return self._learn_of_policy(passage, judgement, connection)
         elif blame is Blame.CONGESTION:
             self.gate.narrow(self._pool.reached)
         elif judgement.midway:
@@ -304,8 +310,18 @@ class Channel:
             reply = f"{refusal.code} {refusal.enhanced}"
             if self.gate.refused(passage.claim.id, reply) or closed:
                 self._close_gate(Reason.REFUSING, judgement.reason or str(refusal))
-                return True
-        return False
+                return Cause.UNCLEAR
+        return Cause.MESSAGE
+
+    def _learn_of_policy(
+        self, passage: Passage, judgement: Judgement, connection: Connection
+    ) -> Cause:
+        cause = self._suspicion.judge(passage.claim.id, time.monotonic())
+        if cause is Cause.ROUTE:
+            self._pool.retire(connection)
+            if self._logins.refused(self._pool.login_of(connection)) is None:
+                self._close_gate(Reason.CREDENTIALS, judgement.reason)
+        return cause
 
     def _our_defect(self, passage: Passage, error: Exception) -> None:
         """Defer a message that we cannot handle: no attempt counted, no bounce, no loss."""
@@ -345,7 +361,17 @@ class Channel:
         while self._ready:
             self._give_back(self._ready.pop(), f"the route is paused: {reason}")
 
+    def start(self) -> None:
+        """See at once whether mail can leave, rather than with the first message."""
+        if not self._logins.untried:
+            self._close_gate(
+                Reason.CREDENTIALS, f"no credential: {self._logins.way.names} is not set"
+            )
+        elif self._budget.room():
+            self._pool.open_one()
+
     def _opened(self) -> None:
+        self._suspicion.logged_in(time.monotonic())
         if self.gate.reason is not Reason.REFUSING:
             self.gate.open()
         self.feed()
