@@ -80,7 +80,7 @@ class LocalNames:
             address = pending.pop()
             local, domain = split_address(address)
             key = local.lower()
-            if domain and domain.lower() not in _LOOPBACK_NAMES:
+            if domain and not self.is_local(address):
                 found[address] = None
             elif key not in followed:
                 followed.add(key)
