@@ -19,6 +19,7 @@ from proxy.listener.counting import begin_at_zero
 from proxy.listener.sockets import BindError, open_sockets
 from proxy.log import systemd
 from proxy.metrics.intake import QUEUE_DEPTHS, REGISTRY
+from proxy.queue.by_hand import log_by_hand
 from proxy.queue.commit import GroupCommit, group_commit
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import feed_depths
@@ -118,6 +119,8 @@ async def _open_store(
         name="queue depths",
     )
     stack.push_async_callback(_cancel, depths)
+    by_hand = asyncio.create_task(log_by_hand(reader), name="what was done by hand")
+    stack.push_async_callback(_cancel, by_hand)
     return commit
 
 

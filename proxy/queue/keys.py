@@ -59,6 +59,9 @@ def results_key(job_id: str) -> str:
 DISCARDED = "franker:discarded"
 """The hash of recipients that were deleted by hand, by stream."""
 
+BY_HAND = "franker:by-hand"
+"""The list of what was done by commands and is not in the log yet: JSON, oldest first, bounded."""
+
 
 def stream_of(queue: str) -> str | None:
     """Return the stream of a queue, named by its list or by RQ's name; None for a foreign one."""

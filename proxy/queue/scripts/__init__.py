@@ -30,6 +30,7 @@ _NAMES = {
     "DEFERRED": keys.deferred_key(""),
     "RESULTS": keys.results_key(""),
     "DISCARDED": keys.DISCARDED,
+    "BY_HAND": keys.BY_HAND,
     "QUEUE_PREFIX": keys.QUEUE_PREFIX,
 }
 _PRELUDE = "".join(f"local {name} = '{value}'\n" for name, value in _NAMES.items())
