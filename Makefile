@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench crash clean
 
 # Sets everything up and starts everything. Without POSTMARK_SERVER_TOKEN the mail goes to a stand-in
 # for Postmark on this machine, so that it can be tried without an account.
@@ -24,6 +24,14 @@ check: $(VENV)/.for-working
 
 bench: $(VENV)/.for-working
 	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m benchmarks
+
+# Kills and cuts everything at random, and accounts for every recipient. A failed round says how it
+# is repeated: make crash ROUNDS=1 FIRST=17 SEED=... ; more options by CRASH, see --help.
+ROUNDS ?= 10
+FIRST ?= 1
+crash: $(VENV)/.for-working
+	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m tests.crash --rounds $(ROUNDS) --first $(FIRST) \
+		$(if $(SEED),--seed $(SEED)) $(CRASH)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

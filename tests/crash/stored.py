@@ -1,0 +1,69 @@
+"""What is in Redis at a moment: every job, where it stands, whom it is still for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from proxy.queue import keys
+from proxy.queue.job import decode_envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job: `places` are the lists that hold it; `dead` when it is a dead letter."""
+
+    id: str
+    recipients: tuple[str, ...]
+    places: tuple[str, ...]
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is a dead letter and nothing else."""
+        return self.places == ("dead",)
+
+    @property
+    def message_id(self) -> str:
+        """The id that the client was told."""
+        return self.id.partition("-")[0]
+
+
+def read_jobs(socket: Path, streams: Sequence[str]) -> list[Job]:
+    """Return all jobs.
+
+    Raises:
+        redis.RedisError, OSError: Redis does not answer.
+    """
+    client = redis.Redis(
+        unix_socket_path=str(socket), socket_timeout=5, retry=Retry(NoBackoff(), 0)
+    )
+    try:
+        places = _places(client, streams)
+        jobs = []
+        for key in client.scan_iter(keys.job_key("*"), count=1000):
+            envelope = client.hget(key, "envelope")
+            job_id = key.decode().removeprefix(keys.job_key(""))
+            recipients = decode_envelope(envelope).recipients if envelope else ()
+            jobs.append(Job(job_id, recipients, places.get(job_id, ())))
+        return jobs
+    finally:
+        client.close()
+
+
+def _places(client: redis.Redis, streams: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+
+    def add(place: str, members: Sequence[bytes]) -> None:
+        for member in members:
+            job_id = member.decode().partition(":")[0]
+            found[job_id] = (*found.get(job_id, ()), place)
+
+    for stream in streams:
+        add("queued", client.lrange(keys.queue_key(stream), 0, -1))
+        add("started", client.zrange(keys.started_key(stream), 0, -1))
+        add("deferred", client.zrange(keys.scheduled_key(stream), 0, -1))
+        add("dead", client.zrange(keys.failed_key(stream), 0, -1))
+    return found
