@@ -359,13 +359,6 @@ def test_the_variable_of_a_secret_is_no_mistake() -> None:
             '[[rules]]\nname = "payroll"\nowner = "team@example.com"',
             "not in this version yet: owner (of payroll); nobody is told by mail",
         ),
-        (
-            '[streams.outbound]\napi_token = { env = "API" }\n[postmark]\nunknown_outcome = "hold"',
-            (
-                "not in this version yet: api_token (of outbound); unknown outcomes follow "
-                'postmark.unknown_outcome = "hold"'
-            ),
-        ),
     ],
 )
 def test_what_is_allowed_but_surprising_is_a_notice(text: str, notice: str, tmp_path: Path) -> None:

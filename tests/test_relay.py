@@ -11,7 +11,7 @@ from proxy.queue.job import decode_envelope
 from tests.support.far_end import FarEnd
 from tests.support.mail_queue import dead, envelope, job, put, queued, scheduled, started
 from tests.support.redis_server import RedisServer
-from tests.support.relaying import relay_at_work, sample, settings_for
+from tests.support.relaying import login_without_api, relay_at_work, sample, settings_for
 from tests.support.waiting import wait_until
 
 
@@ -292,7 +292,8 @@ async def test_a_lost_final_reply_is_sent_again_later_when_so_configured(
 ) -> None:
     far_end.fail("taken", do="drop", times=1)
     put(queue)
-    settings = settings_for(far_end, data_dir, retry={"first": 0.2})
+    streams = login_without_api(data_dir)
+    settings = settings_for(far_end, data_dir, streams=streams, retry={"first": 0.2})
     async with relay_at_work(settings, data_dir):
         await far_end.until(2)
         await wait_until(lambda: nothing_left(queue))
@@ -304,7 +305,9 @@ async def test_a_lost_final_reply_is_held_as_a_dead_letter_when_so_configured(
 ) -> None:
     far_end.fail("taken", do="drop", times=1)
     [message_id] = put(queue)
-    settings = settings_for(far_end, data_dir, postmark={"unknown_outcome": "hold"})
+    streams = login_without_api(data_dir)
+    postmark = {"unknown_outcome": "hold"}
+    settings = settings_for(far_end, data_dir, streams=streams, postmark=postmark)
     async with relay_at_work(settings, data_dir):
         await wait_until(lambda: dead(queue))
     assert dead(queue) == [f"{message_id}-1"]
@@ -341,7 +344,8 @@ async def test_a_worker_that_stops_hands_a_transaction_without_reply_on_as_unkno
     monkeypatch.setattr("worker.channel._STOP_S", 0.2)
     far_end.fail("taken", do="hang", times=1)
     [message_id] = put(queue)
-    async with relay_at_work(settings_for(far_end, data_dir), data_dir):
+    settings = settings_for(far_end, data_dir, streams=login_without_api(data_dir))
+    async with relay_at_work(settings, data_dir):
         await far_end.until(1)
     assert queued(queue) == [message_id]
     assert job(queue, message_id)["dot"] == b'["you@example.net"]'

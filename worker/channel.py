@@ -18,6 +18,7 @@ from proxy.metrics import relaying
 from worker import ledger, relay
 from worker.claims import Claim, Claims, Settlement
 from worker.gate import Gate
+from worker.outcomes import Outcomes
 from worker.relay import Passage, Step
 from worker.route import Reason
 from worker.smarthost.connection import Connection
@@ -32,6 +33,7 @@ READY_PER_CONNECTION = 4
 _HEARTBEAT_WAIT_S = 30.0
 _HEARTBEAT_POLL_S = 0.05
 _STOP_S = 10.0
+_ENDED = "the worker that sent it ended before the reply came"
 
 
 class Channel:
@@ -45,6 +47,7 @@ class Channel:
         smarthost: Smarthost,
         budget: Budget,
         claims: Claims,
+        outcomes: Outcomes,
         *,
         roomy: Callable[[], None],
     ) -> None:
@@ -59,6 +62,7 @@ class Channel:
         self._logins = Logins(way)
         self._budget = budget
         self._claims = claims
+        self._outcomes = outcomes
         self._roomy = roomy
         self._ready: deque[Passage] = deque()
         self._in_flight: dict[str, Passage] = {}
@@ -108,6 +112,9 @@ class Channel:
     def offer(self, claims: Iterable[Claim], now: float) -> None:
         """Take claimed messages; those past their `expires_at` at `now` (s since 1970) die here."""
         for claim in claims:
+            if self._is_to_be_asked_for(claim):
+                self._outcomes.ask(claim)
+                continue
             self.octets += len(claim.body)
             expires_at = claim.envelope.expires_at
             passage = relay.begin(claim)
@@ -119,12 +126,21 @@ class Channel:
                 self._ready.append(passage)
         self.feed()
 
+    def _is_to_be_asked_for(self, claim: Claim) -> bool:
+        """Tell whether nobody is left of a message but those whose outcome Postmark is asked."""
+        if not claim.dot or not relay.asks_for_all(claim):
+            return False
+        if self._outcomes.policy(claim.stream) != "ask":
+            return False
+        if not claim.envelope.asked:
+            log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=_ENDED)
+        return True
+
     def _take_over(self, passage: Passage) -> None:
         """Go on with a message whose last transaction nobody knows the end of."""
         claim = passage.claim
-        detail = "the worker that sent it ended before the reply came"
-        log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=detail)
-        step = relay.resume(passage, detail, self._settings.postmark.unknown_outcome)
+        log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=_ENDED)
+        step = relay.resume(passage, _ENDED, self._outcomes.policy(claim.stream))
         if step is None:
             self._ready.append(passage)
         else:
@@ -242,7 +258,7 @@ class Channel:
         retry = self._settings.retry
         if passage.claim.id in self._stopped and not replies.dot_sent:
             self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
-        elif self._closing and judgement.unknown:
+        elif self._closing and judgement.unknown and self._policy(passage) != "ask":
             self._give_back(passage, "the worker stops", dot=tuple(judgement.unknown))
         elif self._against_route(passage, judgement, replies, connection):
             if judgement.dead:
@@ -256,10 +272,14 @@ class Channel:
                 judgement,
                 fresh=fresh,
                 retry=retry,
-                unknown_outcome=self._settings.postmark.unknown_outcome,
+                unknown_outcome=self._policy(passage),
                 chance=random.random(),
+                ask_in=self._outcomes.first_pause() if judgement.unknown else 0.0,
             )
             self._end(passage, step, connection)
+
+    def _policy(self, passage: Passage) -> str:
+        return self._outcomes.policy(passage.claim.stream)
 
     def _against_route(
         self,

@@ -16,6 +16,7 @@ from proxy.metrics import relaying
 from proxy.web.server import HttpError, HttpServer, serve_http
 from worker.channel import Channel
 from worker.claims import Claim, Claims
+from worker.outcomes import Outcomes
 from worker.smarthost.host import Budget, Smarthost, Way, way_of
 from worker.smarthost.tls import TrustStore
 
@@ -40,6 +41,7 @@ class Relay:
         self._stopping = asyncio.Event()
         self._roomy = asyncio.Event()
         trust = TrustStore(settings.postmark.ca_file)
+        self._outcomes = Outcomes(settings, claims, trust)
         local_name = socket.gethostname()
         ways: defaultdict[Way, list[str]] = defaultdict(list)
         for name, stream in settings.streams.items():
@@ -57,6 +59,7 @@ class Relay:
                 self._smarthosts[way.host],
                 self._budgets[way.host],
                 claims,
+                self._outcomes,
                 roomy=self._roomy.set,
             )
             for way, streams in ways.items()
@@ -81,6 +84,7 @@ class Relay:
     def _stop_job(self, job_id: str) -> None:
         for channel in self.channels:
             channel.stop(job_id)
+        self._outcomes.stop(job_id)
 
     def slots(self) -> dict[str, int]:
         """Return how many messages of each stream could be taken now, where it is any.
@@ -112,6 +116,7 @@ class Relay:
             ticking.cancel()
             looking.cancel()
             await asyncio.gather(*(channel.close() for channel in self.channels))
+            await self._outcomes.close()
             await self._claims.close()
 
     async def _claim_once(self) -> None:

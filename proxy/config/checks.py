@@ -140,12 +140,6 @@ def _not_yet(settings: Settings, written: Written) -> Iterator[str]:
     owned = [rule.name for rule in settings.rules if rule.owner]
     if owned:
         yield f"not in this version yet: owner (of {', '.join(owned)}); nobody is told by mail"
-    looked_up = [name for name, stream in settings.streams.items() if stream.api_token]
-    if looked_up:
-        yield (
-            f"not in this version yet: api_token (of {', '.join(looked_up)}); unknown outcomes "
-            f'follow postmark.unknown_outcome = "{settings.postmark.unknown_outcome}"'
-        )
 
 
 def secret_variables(settings: Settings) -> set[str]:

@@ -202,6 +202,32 @@ def unknown(message_id: str, /, *, stream: str, recipients: Addresses, detail: s
     )
 
 
+def looked_up(
+    message_id: str, /, *, stream: str, recipients: Addresses, result: str, delay: float
+) -> None:
+    """Postmark was asked for these recipients, and it is still not known what became of them."""
+    emit(
+        "looked_up",
+        {
+            "id": message_id,
+            "stream": stream,
+            "to": addresses(recipients),
+            "result": words(result),
+            "ask_in": delay,
+        },
+    )
+
+
+def look_ups_silent(stream: str, *, detail: str) -> None:
+    """Postmark's API does not say what became of mail of `stream`; such mail waits."""
+    emit("look_ups_silent", {"stream": stream, "detail": words(detail)})
+
+
+def look_ups_back(stream: str) -> None:
+    """Postmark's API answers again about mail of `stream`."""
+    emit("look_ups_back", {"stream": stream})
+
+
 def returned(message_id: str, /, *, stream: str, detail: str) -> None:
     """A message went back to the head of its queue; no attempt counted."""
     emit("returned", {"id": message_id, "stream": stream, "detail": words(detail)})

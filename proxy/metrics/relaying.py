@@ -41,6 +41,12 @@ ROUTE_PAUSED = Gauge(
     ("stream", "reason"),
     registry=REGISTRY,
 )
+LOOK_UPS = Counter(
+    "franker_look_ups_total",
+    "Questions to Postmark's API about messages whose outcome is unknown, by what it knew.",
+    ("stream", "result"),
+    registry=REGISTRY,
+)
 UPSTREAM_REPLIES = Counter(
     "franker_upstream_replies_total",
     "Postmark's replies by code.",

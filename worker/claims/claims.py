@@ -60,7 +60,7 @@ class Claims:
         self._second = [name for name in streams if kinds.get(name) == "broadcast"]
         self._turn = 0
         self._absurd = 2 * settings.retry.cap + 3600
-        self._held: dict[str, Claim] = {}
+        self._held: set[str] = set()
         self._gone = self._died = 0
         self._work = asyncio.Event()
         self._renewal = asyncio.Lock()
@@ -160,7 +160,7 @@ class Claims:
         self._turn += 1
         found = (self._read(execution, answer[at : at + 6]) for at in range(1, len(answer), 6))
         claims = [claim for claim in found if claim is not None]
-        self._held.update((claim.id, claim) for claim in claims)
+        self._held.update(claim.id for claim in claims)
         return claims
 
     def mark(self, claim: Claim, recipients: tuple[str, ...]) -> "asyncio.Future[bool]":
@@ -178,7 +178,7 @@ class Claims:
         Redis answers.
         """
         if settlement.then != "keep":
-            self._held.pop(claim.id, None)
+            self._held.discard(claim.id)
         if settlement.dead is not None:
             self._died += 1
         elif settlement.then == "gone":

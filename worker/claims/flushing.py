@@ -19,6 +19,8 @@ from worker.claims.scripts import SETTLE
 _MOST = 500
 """Operations in one call: about a millisecond of Redis."""
 
+_DIED = 4  # words about a dead letter
+
 
 class _RefusedByRedisError(Exception):
     """An operation that Redis could not do: keys of a wrong type, tampered with."""
@@ -54,6 +56,16 @@ def _died(claim: Claim, dead: JobEnvelope, split: int, *, whole: bool) -> list[s
         encode_envelope(replace(dead, dead=0)).decode(),
         why,
         b64encode(zlib.compress(why.encode("utf-8", "replace"))).decode(),
+    ]
+
+
+def _asked(claim: Claim, asked: JobEnvelope, split: int) -> list[str | float]:
+    """Return the words about recipients that become a job of their own, to be asked for."""
+    return [
+        f"{claim.id}-{split}",
+        encode_envelope(replace(asked, dead=0)).decode(),
+        _recipients(asked.recipients),
+        asked.asked,
     ]
 
 
@@ -93,6 +105,9 @@ class Flusher:
         if dead is not None:
             split += 1
             died = _died(claim, dead, split, whole=settlement.then == "gone")
+        if settlement.asked is not None:
+            split += 1
+            died = [*(died or [""] * _DIED), *_asked(claim, settlement.asked, split)]
         if settlement.then == "keep" and split != claim.envelope.dead:
             self._splits[key] = split
         if settlement.then != "gone" or died:

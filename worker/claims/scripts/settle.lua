@@ -1,7 +1,8 @@
 -- ARGV: incarnation, number, date, operations as JSON (one word is cheaper than many), each of
 --   [mark, stream, id, execution, dot]
 --   [gone | defer | back | keep, stream, id, execution, envelope, dot, delay, accepted_ms]
---   and, where recipients died: died_id, died_envelope, why, why_packed
+--   and, where recipients died: died_id, died_envelope, why, why_packed ('' where none did and more
+--   follows); where some are to be asked for: asked_id, asked_envelope, asked_dot, asked_delay
 -- Returns {word, results}: word done | gone (struck off) | late (a number below the last);
 -- results one letter an operation: 1 done, 0 the claim is no longer ours, ! refused by Redis.
 local incarnation, number, date = ARGV[1], ARGV[2], ARGV[3]
@@ -38,6 +39,18 @@ local function bury(stream, job, id, envelope, why, packed, whole)
   call('EXPIRE', RESULTS .. id, 31536000)
 end
 
+-- Makes a job of its own out of those of `job` that are to be asked for at Postmark.
+local function split(stream, job, id, envelope, dot, due, accepted_ms)
+  while call('EXISTS', JOB .. id) == 1 do id = id .. '-1' end
+  local asked = JOB .. id
+  call('HSET', asked, unpack(call('HGETALL', job)))
+  call('HDEL', asked, 'worker_name', 'started_at', 'claim', 'died')
+  call('HSET', asked, 'data', '["' .. TASK .. '",null,["' .. id .. '"],{}]',
+    'description', 'mail ' .. id, 'status', 'scheduled', 'envelope', envelope, 'dot', dot)
+  call('ZADD', SCHEDULED .. stream, due, id)
+  call('ZADD', DEFERRED .. stream, accepted_ms, id)
+end
+
 local function mark(_, stream, id, execution, dot)
   if call('HGET', JOB .. id, 'claim') ~= execution then return '0' end
   call('HSET', JOB .. id, 'dot', dot)
@@ -45,14 +58,15 @@ local function mark(_, stream, id, execution, dot)
 end
 
 local function settle(after, stream, id, execution, envelope, dot, delay, accepted_ms,
-    died_id, died_envelope, why, packed)
+    died_id, died_envelope, why, packed, asked_id, asked_envelope, asked_dot, asked_delay)
   local job, member = JOB .. id, id .. ':' .. execution
   if after == 'keep' then
     if not call('ZSCORE', STARTED .. stream, member) then return '0' end
   elseif call('ZREM', STARTED .. stream, member) == 0 then
     return '0'
   end
-  if after == 'gone' and not died_id then
+  local died = died_id and died_id ~= ''
+  if after == 'gone' and not died then
     call('DEL', job, RESULTS .. id)
     return '1'
   end
@@ -60,7 +74,10 @@ local function settle(after, stream, id, execution, envelope, dot, delay, accept
     call('ZREM', STARTED .. stream, member)
     return '1'
   end
-  if died_id then
+  if asked_id then
+    split(stream, job, asked_id, asked_envelope, asked_dot, time + asked_delay, accepted_ms)
+  end
+  if died then
     bury(stream, job, died_id, died_envelope, why, packed, after == 'gone')
     if after == 'gone' then
       if died_id ~= id then call('DEL', RESULTS .. id) end
