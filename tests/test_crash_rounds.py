@@ -174,8 +174,8 @@ SHORT = (
         load_s=4.0,
         blows=(
             network(0.3, "reset after the dot", 3.5, at="taken", do="reset", skip=20, times=3),
-            Blow(0.6, "kill", "proxy", 0.2),
-            Blow(1.5, "stop", "redis", 1.0),
+            Blow(0.8, "stop", "redis", 1.0),
+            Blow(1.3, "kill", "proxy", 0.2),
             Blow(2.6, "kill", "worker1", 0.2),
             Blow(3.2, "kill", "redis", 0.2),
         ),

@@ -12,6 +12,9 @@ from tests.crash import disk, table
 from tests.crash.plan import LOAD_S, make_plan
 from tests.crash.site import Demands, Result, Site
 
+SLOW_S = 25.0
+"""A round whose queue took longer to empty leaves its logs: nothing was wrong, but why so long?"""
+
 
 async def run_round(
     seed: str, number: int, demands: Demands, *, load_s: float = LOAD_S, disks: bool = True
@@ -35,6 +38,7 @@ def _arguments() -> argparse.Namespace:
     arguments.add_argument(
         "--journal", action="store_true", help="nothing may be refused while Redis is away"
     )
+    arguments.add_argument("--keep", action="store_true", help="keep the logs of every round")
     return arguments.parse_args()
 
 
@@ -60,7 +64,7 @@ def main() -> None:
         print(table.line(result))
         for words in table.details(result):
             print(words)
-        if result.faults:
+        if result.faults or result.drain_s > SLOW_S or given.keep:
             print(f"       its logs: {folder}", flush=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)

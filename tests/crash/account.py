@@ -22,6 +22,9 @@ UNCONFIRMED = "did not confirm in time"
 _BEFORE_S, _AFTER_S = 12.0, 0.5
 """How long a disturbance acts on: connects that it cut off give up after 10 s."""
 
+_STAMP_S = 0.001
+"""The logs cut their time stamps to this."""
+
 _RECORD_KEEPERS = ("worker1", "worker2", "redis", "disk full")
 """Who must have been disturbed for the record of a reply to be lost."""
 
@@ -241,11 +244,9 @@ def _why(
     """Return the reason for sending to `one` again; "" when there is none."""
     key = (again.id, one)
     words = [
-        detail
-        for at, detail in told.unknown.get(key, ())
-        if before.at - 0.01 <= at <= again.at + 0.01
+        detail for at, detail in told.unknown.get(key, ()) if before.at - _STAMP_S <= at <= again.at
     ]
-    heard = any(before.at - 0.01 <= at <= again.at for at in told.sent.get(key, ()))
+    heard = any(before.at - _STAMP_S <= at < again.at - _STAMP_S for at in told.sent.get(key, ()))
     causes = [
         one.what
         for one in happenings

@@ -16,6 +16,9 @@ DEAD_AFTER_S = 8.0
 
 _FEWEST, _MOST = 3, 7
 
+_PAIRED = 0.4
+"""How often somebody is killed while Redis stands still: with all that waits for its answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Blow:
@@ -62,8 +65,10 @@ def make_plan(seed: str, number: int, *, load_s: float = LOAD_S, disks: bool = T
     small_disk = chance.random() < 0.15 and disks
     count = chance.randint(_FEWEST, _MOST)
     blows = [_blow(chance, workers, load_s) for _ in range(count)]
+    if chance.random() < _PAIRED:
+        blows += _pair(chance, workers, load_s)
     if small_disk:
-        blows.append(Blow(chance.uniform(0.5, load_s), "fill", "disk full", chance.uniform(0.5, 3)))
+        blows.append(Blow(round(chance.uniform(0.5, load_s), 2), "fill", "disk full", 2.0))
     blows.sort(key=lambda blow: blow.at)
     return Plan(seed, number, workers, small_disk, tuple(blows), load_s)
 
@@ -77,17 +82,25 @@ def _blow(chance: random.Random, workers: int, load_s: float) -> Blow:
         return Blow(at, "network", name, seconds, MappingProxyType(make(chance)))
     if kind == "cut":
         return Blow(at, "cut", "all connections cut", 0.0)
-    victims = ["proxy", "worker1", "redis", "far_end"]
-    if kind == "term":
-        victims = ["proxy", "worker1"]
-    if workers == 2:
-        victims.append("worker2")
-    victim = chance.choice(victims)
+    others = ["proxy"] if kind == "term" else ["proxy", "redis", "far_end"]
+    victim = chance.choice([*others, *_workers(workers)])
     longest = 1.5 if kind != "stop" else 3.0
     seconds = round(chance.uniform(0.0, longest), 2)
     if kind == "stop" and victim.startswith("worker") and chance.random() < 0.3:
         seconds = DEAD_AFTER_S + round(chance.uniform(0.5, 2.0), 2)
     return Blow(at, kind, victim, seconds)  # type: ignore[arg-type]  # choices() loses the literals
+
+
+def _pair(chance: random.Random, workers: int, load_s: float) -> list[Blow]:
+    at, seconds = chance.uniform(0.3, load_s - 1.0), chance.uniform(0.5, 3.0)
+    victim = chance.choice(("proxy", "redis", *_workers(workers)))
+    inside = at + chance.uniform(0.1, seconds)
+    first = Blow(round(at, 2), "stop", "redis", round(seconds, 2))
+    return [first, Blow(round(inside, 2), "kill", victim, round(chance.uniform(0.0, 1.0), 2))]
+
+
+def _workers(count: int) -> list[str]:
+    return [f"worker{number}" for number in range(1, count + 1)]
 
 
 def _one_port(chance: random.Random) -> dict[str, Any]:

@@ -29,6 +29,7 @@ STREAMS = ("outbound", "broadcasts")
 
 _START_S = 30.0
 _DRAIN_S = 90.0
+_IDLE_S = 15.0  # an empty queue may still be filled from elsewhere, but not after so long
 _POLL_S = 0.1
 _ORDER_S = 2.0
 
@@ -315,7 +316,8 @@ class Site:
             if message.fate == "kept" and message.sender != SENDERS[2]
             for one in message.recipients
         }
-        deadline = time.monotonic() + _DRAIN_S
+        idle_since = time.monotonic()
+        deadline = idle_since + _DRAIN_S
         jobs: list[Job] = []
         while time.monotonic() < deadline:
             for taking in self._record.more():
@@ -328,8 +330,10 @@ class Site:
                 continue
             if all(job.dead for job in jobs):
                 wanted.difference_update(*(job.recipients for job in jobs))
-                if not wanted:
-                    return
+                if not wanted or time.monotonic() > idle_since + _IDLE_S:
+                    return  # what is still wanted is lost
+            else:
+                idle_since = time.monotonic()
             await asyncio.sleep(_POLL_S)
         stuck = [job for job in jobs if not job.dead]
         self._faults.append(
