@@ -134,7 +134,7 @@ def _shadowed_rules(settings: Settings) -> Iterator[str]:
 
 
 def _not_yet(settings: Settings, written: Written) -> Iterator[str]:
-    for section in ("notify", "journal", "dead"):
+    for section in ("notify", "dead"):
         if written.at((section,)):
             yield f"not in this version yet: [{section}]; its keys are checked and have no effect"
     owned = [rule.name for rule in settings.rules if rule.owner]

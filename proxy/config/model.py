@@ -240,7 +240,7 @@ class Notify(Section):
 
 
 class Journal(Section):
-    """[journal]: where mail is kept while Redis is away."""
+    """[journal]: how much mail may wait on this host's own disk while Redis is away."""
 
     max_size: Size = 1_000_000_000
     disk_floor: Size = 200_000_000

@@ -299,6 +299,36 @@ def store_durable() -> None:
     emit("store_durable", {})
 
 
+def journal_used(*, reason: str) -> None:
+    """Redis cannot take mail: from now on it is kept in the journal on this host's disk."""
+    emit("journal_used", {"reason": words(reason)})
+
+
+def journal_taken_over(journal: str, *, messages: int) -> None:
+    """Another process died with mail in its journal; this one moves it to Redis."""
+    emit("journal_taken_over", {"journal": journal, "messages": messages})
+
+
+def journal_empty(journal: str, *, moved: int, skipped: int) -> None:
+    """All mail of a journal is in Redis: `moved` now, `skipped` because it was there already."""
+    emit("journal_empty", {"journal": journal, "moved": moved, "skipped": skipped})
+
+
+def journal_failed(*, detail: str) -> None:
+    """The journal cannot be written: mail is refused with 4yz while Redis is away."""
+    emit("journal_failed", {"detail": words(detail)})
+
+
+def journal_torn(journal: str, *, octets: int) -> None:
+    """A crash had cut the last writing short; nobody was promised what was cut off."""
+    emit("journal_torn", {"journal": journal, "octets": octets})
+
+
+def journal_damaged(journal: str, *, octets: int) -> None:
+    """`octets` of a journal cannot be read: mail may be lost. The file is kept as *.damaged."""
+    emit("journal_damaged", {"journal": journal, "octets": octets})
+
+
 def defect(where: str, *, error: BaseException, message_id: str = "") -> None:
     """Franker itself is wrong at `where`; mail is deferred, never lost. Please report it."""
     fields: dict[str, Value] = {"id": message_id} if message_id else {}

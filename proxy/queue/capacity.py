@@ -30,8 +30,14 @@ def memory_limit(
     limit = max_memory
     if limit is None:
         limit = int((here if private or not there else there) * AUTO_SHARE)
+    own = server_limit(info)
+    return limit if own is None else min(limit, own)
+
+
+def server_limit(info: Mapping[str, str]) -> int | None:
+    """Return the octets up to which a server with a maxmemory takes mail; None without one."""
     own = int(info.get("maxmemory", "0") or "0")
-    return min(limit, int(own * OWN_LIMIT_SHARE)) if own else limit
+    return int(own * OWN_LIMIT_SHARE) if own else None
 
 
 def memory_here() -> int:

@@ -18,6 +18,11 @@ class Outage:
         self._timer: asyncio.TimerHandle | None = None
         self._said = False
 
+    @property
+    def lasts(self) -> bool:
+        """Whether Redis is away now."""
+        return self._since is not None
+
     def goes_on(self, detail: str, since: float | None = None) -> None:
         """Note that Redis is away: since now, or since the loop time `since`, or longer."""
         loop = asyncio.get_running_loop()

@@ -55,3 +55,13 @@ def disk_full() -> NotKept:
 def not_durable() -> NotKept:
     """Redis is not set to keep what it confirms; the log says in what."""
     return NotKept("not_durable", "the mail store is not durable")
+
+
+def journal_full() -> NotKept:
+    """Redis is away or full, and so is the journal."""
+    return NotKept("full", "the mail store is away and its journal is full")
+
+
+def journal_failed() -> NotKept:
+    """Redis is away, and the journal cannot be written."""
+    return NotKept("away", "the mail store is away and its journal cannot be written")

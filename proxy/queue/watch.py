@@ -10,7 +10,13 @@ from redis.exceptions import ResponseError
 from proxy.log import events
 from proxy.metrics import intake
 from proxy.queue import refusal
-from proxy.queue.capacity import DISK_FLOOR, disk_free, memory_here, memory_limit
+from proxy.queue.capacity import (
+    DISK_FLOOR,
+    disk_free,
+    memory_here,
+    memory_limit,
+    server_limit,
+)
 from proxy.queue.durability import Durability, judge
 from proxy.queue.refusal import NotKept
 from proxy.queue.store import StoreConnection
@@ -45,6 +51,7 @@ class StoreWatch:
         self._settings: dict[str, str] | None = None
         self._said: Durability | None = None
         self._limit: int | None = None
+        self._its_own = False
         self._used = self._added = 0
         self._batches = -1
         self._verify_at = 0.0
@@ -59,6 +66,11 @@ class StoreWatch:
         """Note that the server is away."""
         self.durability = None
         intake.STORE_DURABLE.set(0)
+
+    @property
+    def server_is_short(self) -> bool:
+        """Whether it is the server's own maxmemory that leaves no room, not `max_memory`."""
+        return self._its_own
 
     def has_room(self, octets: int) -> bool:
         """Return whether a message of so many octets may come, and count it as there if so."""
@@ -87,6 +99,7 @@ class StoreWatch:
         self._used, self._added = int(info.get("used_memory", "0")), 0
         private = self._demands.data_dir is not None
         self._limit = memory_limit(self._demands.max_memory, info, private=private, here=self._here)
+        self._its_own = self._limit == server_limit(info)
         found = judge(self._settings, info, replicated=self._demands.replicated)
         self._note(found, now)
         idle, self._batches = self._batches == batches, batches
