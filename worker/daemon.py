@@ -8,6 +8,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 from proxy import log
 from proxy.config import Settings, usable_data_dir
@@ -40,6 +41,8 @@ class Relay:
         self._claims = claims
         self._stopping = asyncio.Event()
         self._roomy = asyncio.Event()
+        self._asked: frozenset[str] = frozenset()  # streams, in the last claim
+        self._turn = 0
         trust = TrustStore(settings.postmark.ca_file)
         self._outcomes = Outcomes(settings, claims, trust)
         local_name = socket.gethostname()
@@ -60,7 +63,7 @@ class Relay:
                 self._budgets[way.host],
                 claims,
                 self._outcomes,
-                roomy=self._roomy.set,
+                roomy=partial(self._room_for, frozenset(streams)),
             )
             for way, streams in ways.items()
         ]
@@ -86,19 +89,26 @@ class Relay:
             channel.stop(job_id)
         self._outcomes.stop(job_id)
 
+    def _room_for(self, streams: frozenset[str]) -> None:
+        """Claim again: at once when there is room for a stream that was not asked for mail."""
+        self._roomy.set()
+        if not self._asked.issuperset(streams):
+            self._claims.wake()
+
     def slots(self) -> dict[str, int]:
         """Return how many messages of each stream could be taken now, where it is any.
 
-        A channel's room is divided among its streams, the first getting what is left over.
+        A channel's room is divided among its streams; what is left over goes round.
         """
+        self._turn += 1
         if sum(channel.octets for channel in self.channels) > HELD_OCTETS:
             return {}
         slots = {}
         for channel in self.channels:
-            part, rest = divmod(channel.room(), len(channel.streams))
-            for stream in channel.streams:
-                slots[stream] = part + rest
-                rest = 0
+            count = len(channel.streams)
+            part, rest = divmod(channel.room(), count)
+            for place, stream in enumerate(channel.streams):
+                slots[stream] = part + ((place + self._turn) % count < rest)
         return {stream: count for stream, count in slots.items() if count}
 
     async def run(self) -> None:
@@ -122,6 +132,7 @@ class Relay:
     async def _claim_once(self) -> None:
         self._roomy.clear()
         slots = self.slots()
+        self._asked = frozenset(slots)
         if not slots:
             await self._roomy.wait()
             return

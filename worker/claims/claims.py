@@ -202,6 +202,10 @@ class Claims:
             async with asyncio.timeout(timeout):
                 await self._work.wait()
 
+    def wake(self) -> None:
+        """Let `wait_for_work` return: there is room for mail that the last `claim` left."""
+        self._work.set()
+
     def stop_claiming(self) -> None:
         """Let `claim` return nothing from now on, also one that waits for Redis to come back."""
         self._claiming.patient = False

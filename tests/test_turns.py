@@ -1,0 +1,43 @@
+"""Many streams on one worker: none waits for another that has no mail."""
+
+from pathlib import Path
+
+import redis
+
+from tests.support.far_end import FarEnd
+from tests.support.mail_queue import envelope, put
+from tests.support.redis_server import RedisServer
+from tests.support.relaying import relay_at_work, settings_for
+from worker.daemon import POLL_S
+
+BACKLOG = 400
+
+
+async def test_a_backlog_leaves_at_full_rate_beside_a_host_without_mail(
+    redis_server: RedisServer, data_dir: Path
+) -> None:
+    async with FarEnd() as far_end:
+        queue: redis.Redis = redis_server.client()
+        for number in range(BACKLOG):
+            put(queue, mail=envelope(f"r{number}@example.net"))
+        token = {"file": str(data_dir / "token")}
+        streams = {
+            "outbound": {"token": token},
+            "broadcasts": {"kind": "broadcast", "token": token},
+        }
+        async with relay_at_work(settings_for(far_end, data_dir, streams=streams), data_dir):
+            # Forty at a time; nothing new comes in that would wake the worker between.
+            await far_end.until(BACKLOG, timeout=BACKLOG / 40 * POLL_S / 2)
+
+
+async def test_more_streams_than_places_and_the_last_one_gets_its_turn(
+    redis_server: RedisServer, data_dir: Path
+) -> None:
+    async with FarEnd() as far_end:
+        token = {"file": str(data_dir / "token")}
+        names = [f"stream{number}" for number in range(8)]
+        streams = {name: {"token": token, "id": "outbound"} for name in names}
+        put(redis_server.client(), stream=names[-1])
+        settings = settings_for(far_end, data_dir, streams=streams, postmark={"connections": 1})
+        async with relay_at_work(settings, data_dir):
+            await far_end.until(1, timeout=10)
