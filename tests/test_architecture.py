@@ -20,6 +20,8 @@ PURE = (
     "worker.schedule",
     "worker.route",
     "worker.relay",
+    "worker.outcomes.asking",
+    "worker.outcomes.findings",
     "worker.smarthost.endpoints",
     "worker.smarthost.replies",
 )

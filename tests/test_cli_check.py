@@ -38,6 +38,10 @@ def states(findings: list[dict[str, Any]], what: str) -> list[str]:
     return [finding["state"] for finding in findings if finding["what"] == what]
 
 
+def of(findings: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
+    return [finding for finding in findings if finding["what"] == what]
+
+
 def test_when_all_is_well_every_port_is_ok_and_nothing_was_sent(
     here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
 ) -> None:
@@ -46,6 +50,7 @@ def test_when_all_is_well_every_port_is_ok_and_nothing_was_sent(
     assert states(findings, "store") == ["ok"]
     assert states(findings, "stream outbound") == ["ok", "ok", "ok"]
     assert all(f["certificate_days"] > 1 for f in findings if f["what"] == "stream outbound")
+    assert states(findings, "look-ups outbound") == ["ok"]
     assert len(far_end.logins) == 3
     assert far_end.messages == []
 
@@ -94,7 +99,7 @@ def test_a_missing_token_fails_by_its_name_and_the_ports_are_looked_at_all_the_s
     code, findings = check(here)
     assert code == 1
     assert states(findings, "stream outbound") == ["ok", "ok", "ok", "failed"]
-    assert "env POSTMARK_SERVER_TOKEN is not set" in findings[-1]["detail"]
+    assert "env POSTMARK_SERVER_TOKEN is not set" in of(findings, "stream outbound")[-1]["detail"]
     assert far_end.logins == []
 
 
@@ -115,7 +120,7 @@ def test_a_certificate_of_a_stranger_fails_before_any_login(
     code, findings = check(here)
     assert code == 1
     assert states(findings, "stream outbound") == ["failed"] * 3
-    assert "certificate" in findings[-1]["detail"]
+    assert "certificate" in of(findings, "stream outbound")[-1]["detail"]
     assert far_end.logins == []
 
 
@@ -134,8 +139,11 @@ def test_a_second_token_that_is_accepted_is_enough_and_the_first_is_noted(
     code, findings = check(here)
     assert code == 0
     assert states(findings, "stream outbound") == ["note"] * 3
-    assert "login by env POSTMARK_SERVER_TOKEN accepted" in findings[-1]["detail"]
-    assert "env OLD_TOKEN: AUTH: 535" in findings[-1]["detail"]
+    assert (
+        "login by env POSTMARK_SERVER_TOKEN accepted"
+        in of(findings, "stream outbound")[-1]["detail"]
+    )
+    assert "env OLD_TOKEN: AUTH: 535" in of(findings, "stream outbound")[-1]["detail"]
 
 
 def test_what_is_said_at_start_is_said_here_too(
@@ -151,3 +159,36 @@ def test_what_is_said_at_start_is_said_here_too(
     code, findings = check(here)
     assert code == 0
     assert any("10.0.0.0/8" in f["detail"] for f in findings if f["what"] == "configuration")
+
+
+@pytest.mark.parametrize(
+    ("stream", "state", "words"),
+    [
+        ({"api_token": {"env": "WRONG"}}, "failed", "env WRONG: "),
+        ({"api_token": {"env": "NONE"}}, "failed", "env NONE is not set"),
+        (
+            {"access_key": {"env": "WRONG"}, "secret_key": {"env": "WRONG"}},
+            "note",
+            'unknown_outcome = "resend"',
+        ),
+    ],
+)
+def test_whether_postmark_can_be_asked_after_a_lost_reply_is_said(
+    here: Installation,
+    far_end: BackgroundFarEnd,
+    redis_server: RedisServer,
+    stream: dict[str, Any],
+    state: str,
+    words: str,
+) -> None:
+    here.environ["WRONG"] = "wr0ng-t0ken"
+    if "access_key" not in stream:
+        stream = {"token": {"env": "POSTMARK_SERVER_TOKEN"}, **stream}
+    sections = {"postmark": far_end.postmark(), "streams": {"outbound": stream}}
+    here.configure({"data_dir": here.folder, **sections})
+    code, findings = check(here)
+    [finding] = of(findings, "look-ups outbound")
+    assert finding["state"] == state
+    assert words in finding["detail"]
+    assert "wr0ng" not in str(findings)
+    assert code == 1

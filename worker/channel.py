@@ -10,6 +10,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from proxy import log
@@ -235,13 +236,15 @@ class Channel:
         """Judge a transaction that ended, and go on."""
         del self._in_flight[passage.claim.id]
         self._pool.ended(connection)
+        dot_out = recipients  # until it is known better
         try:
             replies = future.result()
+            dot_out = recipients if replies.dot_sent else ()
             judgement = judge(replies, recipients)
             ledger.transaction(passage, connection.endpoint, replies, judgement)
             self._settle(passage, judgement, replies, connection, fresh=fresh)
         except Exception as error:
-            self._our_defect(passage, error)
+            self._our_defect(passage, error, dot_out)
         if not self._in_flight:
             self._landed.set()
         self.feed()
@@ -311,13 +314,18 @@ class Channel:
                 return True
         return False
 
-    def _our_defect(self, passage: Passage, error: Exception) -> None:
-        """Defer a message that we cannot handle: no attempt counted, no bounce, no loss."""
+    def _our_defect(
+        self, passage: Passage, error: Exception, dot_out: tuple[str, ...] = ()
+    ) -> None:
+        """Defer a message that we cannot handle: no attempt counted, no bounce, no loss.
+
+        What became of those in `dot_out` is unknown.
+        """
         log.defect("relay", error=error, message_id=passage.claim.id)
         relaying.DEFECTS.labels("relay").inc()
         reply = f"a defect in Franker: {error!r}; the log has more"
         step = relay.postpone(passage, reply, delay=self._settings.retry.cap)
-        self._claims.settle(passage.claim, step.settlement)
+        self._claims.settle(passage.claim, replace(step.settlement, dot=dot_out))
         ledger.step(passage, step, None)
         self._forget(passage)
 

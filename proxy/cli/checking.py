@@ -64,7 +64,9 @@ def check(config: Path | None, as_json: bool) -> None:
 
 async def _look(host: Host) -> list[Finding]:
     found = await asyncio.gather(
-        _store(host), *(_stream(host, name) for name in host.settings.streams)
+        _store(host),
+        *(_stream(host, name) for name in host.settings.streams),
+        *(_look_up(host, name) for name in host.settings.streams),
     )
     return [finding for group in found for finding in group]
 
@@ -129,6 +131,37 @@ async def _stream(host: Host, name: str) -> list[Finding]:
         else finding
         for finding in found
     ]
+
+
+async def _look_up(host: Host, name: str) -> list[Finding]:
+    """Ask Postmark's API for a message that is not there, as after a lost reply."""
+    from functools import partial
+
+    from worker.outcomes.api import Api, TokenRefused, Unanswered
+    from worker.outcomes.inquiry import api_tokens, by_token
+    from worker.smarthost.tls import TrustStore
+
+    postmark, stream = host.settings.postmark, host.settings.streams[name]
+    what, tokens = f"look-ups {name}", api_tokens(stream)
+    if not tokens:
+        unasked = (
+            f"no api_token: mail whose last reply is lost follows unknown_outcome = "
+            f'"{postmark.unknown_outcome}"'
+        )
+        return [Finding(what, postmark.api_url, "note", unasked)]
+    api = Api(postmark.api_url, TrustStore(postmark.ca_file), timeout=_TIMEOUT_S)
+    question = partial(api.messages, stream_id=stream.id or name, message_id="0" * 26)
+    try:
+        _, secret = await by_token(tokens, question)
+    except TokenRefused as error:
+        # With the login's token the stream's own lines say it.
+        state: Literal["note", "failed"] = "failed" if stream.api_token else "note"
+        return [Finding(what, postmark.api_url, state, str(error))]
+    except Unanswered as error:
+        return [Finding(what, postmark.api_url, "note", str(error))]
+    finally:
+        await api.close()
+    return [Finding(what, postmark.api_url, "ok", f"{secret.name} accepted")]
 
 
 async def _port(

@@ -248,7 +248,8 @@ def lines_of(entry: "Entry", now: float, *, every_recipient: bool = False) -> li
     age = duration_text(now - envelope.accepted_at)
     state = _MARKS[entry.state]
     if entry.due is not None:
-        state = f"next try in {duration_text(max(0.0, entry.due - now))}"
+        what = "Postmark is asked for it in" if envelope.asked else "next try in"
+        state = f"{what} {duration_text(max(0.0, entry.due - now))}"
     first = "  ".join(
         (entry.id, entry.stream, f"{age} old", size_text(entry.size), state)
         + ((f"rule {envelope.rule}",) if envelope.rule else ())
@@ -278,6 +279,7 @@ def _as_dict(entry: "Entry") -> dict[str, Any]:
             "replies": envelope.replies,
             "accepted_at": envelope.accepted_at,
             "attempts": envelope.attempts,
+            "asked_for": envelope.asked > 0,
             "rule": envelope.rule,
             "client": envelope.client,
         }

@@ -1,7 +1,7 @@
 """Postmark's Messages and Bounces API, as far as it tells what became of a message of ours."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import aiohttp
@@ -37,7 +37,9 @@ class TokenRefused(Unanswered):
 class Api:
     """Postmark's HTTP API at `url`, over verified TLS (or plainly, on loopback)."""
 
-    def __init__(self, url: str, trust: TrustStore) -> None:
+    def __init__(self, url: str, trust: TrustStore, *, timeout: float = _TIMEOUT_S) -> None:
+        """`timeout` is for one question, in seconds."""
+        self._timeout = timeout
         self._url = url.rstrip("/")
         self._trust = trust
         self._session: aiohttp.ClientSession | None = None
@@ -80,23 +82,30 @@ class Api:
         return [one for row in found if (one := refusal(row)) and one.id == postmark_id]
 
     async def refused_to(
-        self, token: str, stream_id: str, address: str, message_id: str, *, most: int
+        self,
+        token: str,
+        stream_id: str,
+        address: str,
+        message_id: str,
+        *,
+        most: int,
+        but: Collection[str] = (),
     ) -> str:
         """Return Postmark's id of a message to `address`, with our id, that was refused; or "".
 
-        Looks into the newest `most` messages refused to that address.
+        Looks into the newest `most` messages refused to that address, `but` those it names.
 
         Raises:
             Unanswered: nobody knows.
         """
         found = await self._bounces(token, stream_id, emailFilter=address)
-        seen: set[str] = set()
+        seen = set(but)
         for row in found:
             one = refusal(row)
             if one is None or one.id in seen:
                 continue
             seen.add(one.id)
-            if len(seen) > most:
+            if len(seen) - len(but) > most:
                 break
             if await self._is_ours(token, row, message_id):
                 return one.id
@@ -152,7 +161,7 @@ class Api:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
-                timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+                timeout=aiohttp.ClientTimeout(total=self._timeout),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
@@ -170,7 +179,7 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
 def _json(octets: bytes) -> object:
     try:
         answer: object = json.loads(octets)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unanswered("the answer is no JSON") from error
     return answer
 
@@ -192,5 +201,5 @@ def _words(octets: bytes) -> str:
     """Return what an error's answer says, short."""
     try:
         return str(json.loads(octets)["Message"])[:200]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return octets[:200].decode("utf-8", "replace").strip() or "nothing"

@@ -8,29 +8,24 @@ takes no connection's place, and its octets are let go.
 import asyncio
 import random
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from proxy import log
-from proxy.config.model import Settings, Stream
-from proxy.config.secrets import Secret
+from proxy.config.model import Settings
 from proxy.metrics import relaying
 from worker import ledger, relay
 from worker.claims import Claim, Claims, Settlement
-from worker.outcomes.api import Api, TokenRefused, Unanswered
+from worker.outcomes.api import Api, Unanswered
 from worker.outcomes.asking import FIRST_S, LONGEST_S, first_pause, follow
-from worker.outcomes.findings import Finding, candidates, conclude
+from worker.outcomes.findings import Finding
+from worker.outcomes.inquiry import api_tokens, by_token, inquire
 from worker.relay import Step
 from worker.smarthost.tls import TrustStore
 
 _AT_ONCE = 4
 _MOST = 100
 """Questions out or waiting for their turn; what is beyond goes back to wait in the queue."""
-
-_BOUNCES_LOOKED_AT = 10
-_PROBED = 2
-"""Recipients whose refusals are looked at: one is enough where a message was refused whole."""
 
 
 @dataclass(slots=True)
@@ -108,14 +103,17 @@ class Outcomes:
         self._stopped.discard(claim.id)
 
     async def _ask(self, claim: Claim) -> None:
-        finding, silence = None, ""
+        stream = self._settings.streams[claim.stream]
+        question = partial(inquire, self._api, stream.id or claim.stream, claim)
+        finding: Finding | None = None
+        silence = ""
         async with self._turns:
             silent = self._silent.get(claim.stream)
             if silent is not None and time.monotonic() < silent.until:
                 silence = silent.detail
             else:
                 try:
-                    finding = await self._look_up(claim)
+                    finding, _ = await by_token(api_tokens(stream), question)
                 except Unanswered as error:
                     silence = str(error)
                     self._not_answered(claim.stream, silence)
@@ -134,42 +132,7 @@ class Outcomes:
         self._claims.settle(claim, step.settlement)
         self._note(claim, finding, step, silence)
 
-    # -- questions -----------------------------------------------------------------------------
-
-    async def _look_up(self, claim: Claim) -> Finding:
-        """Return what Postmark says; raises Unanswered, by the last token that was tried."""
-        stream = self._settings.streams[claim.stream]
-        refused = TokenRefused(f"no token: {_names(api_tokens(stream))} is not set")
-        for secret in api_tokens(stream):
-            token = secret.read()
-            if token is None:
-                continue
-            log.conceal(token)
-            try:
-                return await self._look_up_by(token, stream.id or claim.stream, claim)
-            except TokenRefused as error:
-                refused = TokenRefused(f"{secret.name}: {error}")
-        raise refused
-
-    async def _look_up_by(self, token: str, stream_id: str, claim: Claim) -> Finding:
-        envelope = claim.envelope
-        message_id = claim.id.partition("-")[0]
-        found = await self._api.messages(token, stream_id, message_id)
-        refused = []
-        for one in candidates(found, claim.dot):
-            refused += await self._api.refused_as(token, stream_id, one.id)
-        judge = partial(conclude, envelope.recipients, claim.dot, found, settled=envelope.settled)
-        finding = judge(refused)
-        # A message that was refused whole is not among the messages; its bounce does not name us.
-        for address in _left_of(envelope.recipients, finding)[:_PROBED]:
-            postmark_id = await self._api.refused_to(
-                token, stream_id, address, message_id, most=_BOUNCES_LOOKED_AT
-            )
-            if postmark_id and postmark_id not in envelope.settled:
-                refused += await self._api.refused_as(token, stream_id, postmark_id)
-                finding = judge(refused)
-                break
-        return finding
+    # -- whether there are answers -------------------------------------------------------------
 
     def _not_answered(self, stream: str, detail: str) -> None:
         before = self._silent.get(stream)
@@ -206,17 +169,3 @@ class Outcomes:
                 result=silence or "not found at Postmark yet",
                 delay=step.delay,
             )
-
-
-def api_tokens(stream: Stream) -> tuple[Secret, ...]:
-    """Return where the token for Postmark's API is found: its own, else the login's."""
-    return stream.api_token or stream.token
-
-
-def _names(secrets: tuple[Secret, ...]) -> str:
-    return ", ".join(secret.name for secret in secrets)
-
-
-def _left_of(recipients: tuple[str, ...], finding: Finding) -> tuple[str, ...]:
-    known: list[Mapping[str, str]] = [finding.sent, finding.dead, finding.absent]
-    return tuple(address for address in recipients if not any(address in one for one in known))
