@@ -199,10 +199,12 @@ SHORT = (
 )
 
 
-@pytest.mark.parametrize("plan", SHORT, ids=["one_worker", "two_workers"])
-async def test_nothing_is_lost_in_a_round_of_kills_and_cuts(plan: Plan) -> None:
+@pytest.mark.parametrize(
+    ("plan", "api"), [(SHORT[0], True), (SHORT[1], False)], ids=["one_worker", "two_workers"]
+)
+async def test_nothing_is_lost_in_a_round_of_kills_and_cuts(plan: Plan, api: bool) -> None:
     folder = new_data_dir()
-    result = await Site(folder, plan, Demands(rate=200.0)).run()
+    result = await Site(folder, plan, Demands(api=api, journal=True, rate=200.0)).run()
     report = "\n".join([line(result), *details(result), sums([result]), f"logs: {folder}"])
     assert result.faults == (), report
     one = result.account

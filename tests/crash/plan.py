@@ -14,6 +14,9 @@ LOAD_S = 6.0
 DEAD_AFTER_S = 8.0
 """A worker that stands still longer is taken for dead by another."""
 
+_LONG_OUTAGE_S = (4.0, 14.0)
+"""Of Redis, now and then: clients are kept waiting for 10 s where there is no journal."""
+
 _FEWEST, _MOST = 3, 7
 
 _PAIRED = 0.4
@@ -82,12 +85,14 @@ def _blow(chance: random.Random, workers: int, load_s: float) -> Blow:
         return Blow(at, "network", name, seconds, MappingProxyType(make(chance)))
     if kind == "cut":
         return Blow(at, "cut", "all connections cut", 0.0)
-    others = ["proxy"] if kind == "term" else ["proxy", "redis", "far_end"]
+    others = ["proxy", "redis"] if kind == "term" else ["proxy", "redis", "far_end"]
     victim = chance.choice([*others, *_workers(workers)])
     longest = 1.5 if kind != "stop" else 3.0
     seconds = round(chance.uniform(0.0, longest), 2)
     if kind == "stop" and victim.startswith("worker") and chance.random() < 0.3:
         seconds = DEAD_AFTER_S + round(chance.uniform(0.5, 2.0), 2)
+    if victim == "redis" and chance.random() < 0.2:
+        seconds = round(chance.uniform(*_LONG_OUTAGE_S), 2)
     return Blow(at, kind, victim, seconds)  # type: ignore[arg-type]  # choices() loses the literals
 
 

@@ -27,6 +27,9 @@ from tests.support.processes import Installation, franker_command, free_port
 
 STREAMS = ("outbound", "broadcasts")
 
+ASK_FOR = "8s"
+"""How long a message is looked for at the far end: longer than that ever stands still."""
+
 _START_S = 30.0
 _DRAIN_S = 90.0
 _IDLE_S = 15.0  # an empty queue may still be filled from elsewhere, but not after so long
@@ -99,6 +102,7 @@ class Site:
                 "ports": self._ports,
                 "ca_file": str(Authority(self._far_folder).ca_file),
                 "api_url": f"http://127.0.0.1:{self._http}",
+                "ask_for": ASK_FOR,
             },
             "retry": {"first": "1s", "cap": "2s"},
             "log": {"format": "json"},
