@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-Kind = Literal["kill", "stop", "term", "network", "cut", "fill"]
+Kind = Literal["kill", "stop", "term", "network", "cut", "fill", "rewrite"]
 
 LOAD_S = 6.0
 """Seconds in which mail is handed in."""
 
 DEAD_AFTER_S = 8.0
 """A worker that stands still longer is taken for dead by another."""
+
+_REWRITTEN = 0.2
+"""How often Redis rewrites its file, and is killed at about that time."""
 
 _LONG_OUTAGE_S = (4.0, 14.0)
 """Of Redis, now and then: clients are kept waiting for 10 s where there is no journal."""
@@ -39,9 +42,8 @@ class Blow:
 
     def __str__(self) -> str:
         """Short words for the table."""
-        what = (
-            self.victim if self.kind in ("network", "fill", "cut") else f"{self.kind} {self.victim}"
-        )
+        to_process = self.kind in ("kill", "stop", "term")
+        what = f"{self.kind} {self.victim}" if to_process else self.victim
         return f"{self.at:.1f}s {what} {self.seconds:.1f}s"
 
 
@@ -68,6 +70,8 @@ def make_plan(seed: str, number: int, *, load_s: float = LOAD_S, disks: bool = T
     small_disk = chance.random() < 0.15 and disks
     count = chance.randint(_FEWEST, _MOST)
     blows = [_blow(chance, workers, load_s) for _ in range(count)]
+    if chance.random() < _REWRITTEN:
+        blows += _rewrite(chance, load_s)
     if chance.random() < _PAIRED:
         blows += _pair(chance, workers, load_s)
     if small_disk:
@@ -102,6 +106,12 @@ def _pair(chance: random.Random, workers: int, load_s: float) -> list[Blow]:
     inside = at + chance.uniform(0.1, seconds)
     first = Blow(round(at, 2), "stop", "redis", round(seconds, 2))
     return [first, Blow(round(inside, 2), "kill", victim, round(chance.uniform(0.0, 1.0), 2))]
+
+
+def _rewrite(chance: random.Random, load_s: float) -> list[Blow]:
+    at = chance.uniform(0.5, load_s)
+    kill = Blow(round(at + chance.uniform(0.0, 0.3), 2), "kill", "redis", 0.1)
+    return [Blow(round(at, 2), "rewrite", "file rewritten", 0.0), kill]
 
 
 def _workers(count: int) -> list[str]:

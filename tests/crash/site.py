@@ -22,7 +22,7 @@ from tests.crash.far_end import DEAD, SMTP_TOKENS, Record, Taking
 from tests.crash.load import SENDERS, Load
 from tests.crash.parts import Part
 from tests.crash.plan import Blow, Plan
-from tests.crash.stored import Job, read_jobs
+from tests.crash.stored import Job, read_jobs, rewrite
 from tests.support.processes import Installation, franker_command, free_port
 
 STREAMS = ("outbound", "broadcasts")
@@ -74,13 +74,13 @@ class Site:
         self._installation = Installation(folder, self._sections())
         self._data_dir = self._installation.data_dir
         self._data_dir.mkdir(mode=0o700)
+        self._socket = self._data_dir / "redis.sock"
         self._parts = self._make_parts()
         self._record = Record(self._far_folder)
         self._taken: list[Taking] = []
         self._happenings: list[Happening] = []
         self._faults: list[str] = []
         self._missed = 0
-        self._full = False
 
     # -- what it is made of
 
@@ -221,13 +221,14 @@ class Site:
             since = time.time()
             await self._order("DELETE", "/sandbox/connections")
             self._note(since, blow.victim)
+        elif blow.kind == "rewrite":
+            with contextlib.suppress(redis.RedisError, OSError):
+                await asyncio.to_thread(rewrite, self._socket)
         elif blow.kind == "fill":
             since = time.time()
-            self._full = True
             await asyncio.to_thread(disk.fill, self._data_dir)
             await asyncio.sleep(blow.seconds)
             disk.free(self._data_dir)
-            self._full = False
             self._note(since, blow.victim)
         else:
             part = self._parts[blow.victim]
@@ -346,7 +347,7 @@ class Site:
         )
 
     def _read_jobs(self) -> list[Job]:
-        return read_jobs(self._data_dir / "redis.sock", STREAMS)
+        return read_jobs(self._socket, STREAMS)
 
     async def _end(self) -> list[Job]:
         """End everything in order, Redis last; return what is in Redis before that."""

@@ -37,9 +37,7 @@ def read_jobs(socket: Path, streams: Sequence[str]) -> list[Job]:
     Raises:
         redis.RedisError, OSError: Redis does not answer.
     """
-    client = redis.Redis(
-        unix_socket_path=str(socket), socket_timeout=5, retry=Retry(NoBackoff(), 0)
-    )
+    client = _client(socket)
     try:
         places = _places(client, streams)
         jobs = []
@@ -51,6 +49,23 @@ def read_jobs(socket: Path, streams: Sequence[str]) -> list[Job]:
         return jobs
     finally:
         client.close()
+
+
+def rewrite(socket: Path) -> None:
+    """Let Redis begin to rewrite its file.
+
+    Raises:
+        redis.RedisError, OSError: Redis does not answer, or is at it.
+    """
+    client = _client(socket)
+    try:
+        client.bgrewriteaof()
+    finally:
+        client.close()
+
+
+def _client(socket: Path) -> redis.Redis:
+    return redis.Redis(unix_socket_path=str(socket), socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
 
 def _places(client: redis.Redis, streams: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
