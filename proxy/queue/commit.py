@@ -75,7 +75,7 @@ class GroupCommit:
         incarnation = secrets.token_hex(8)
         self._journal = None if journal is None else Journal(*journal, incarnation)
         self._stall = patience if journal is None else min(stall, patience)
-        self._outage = Outage(self._stall, self._give_up)
+        self._outage = Outage(self._bearable, self._give_up)
         self._fates = Fates(Fence(incarnation))
         self._number = 0
         self._lanes = Lanes()
@@ -83,6 +83,7 @@ class GroupCommit:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connected_once = False
+        self._defect = ""  # of the drain, said once
         self._closing = False
 
     @property
@@ -181,6 +182,7 @@ class GroupCommit:
             try:
                 if self._journal is not None:
                     await self._journal.look()
+                    self._outage.reconsider()
                 await self._in_time(self._open(store))
                 pause = _RECONNECT_S[0]
                 await self._serve(store)
@@ -219,6 +221,9 @@ class GroupCommit:
         if self._fates.flying is not None:
             settle(self._fates.flying.messages, refusal.unknown())
         settle(self._lanes.clear(), self._trouble)
+
+    def _bearable(self) -> float:
+        return self._stall if self._can_divert() else self._patience
 
     def _can_divert(self) -> bool:
         return self._journal is not None and self._journal.usable
@@ -296,7 +301,7 @@ class GroupCommit:
             if not journal.idle:
                 await journal.settled()
             elif journal.taking:
-                journal.taking = False  # who comes now waits until the rest is moved
+                journal.shut()
             else:
                 await journal.finish()
             return True
@@ -308,10 +313,28 @@ class GroupCommit:
             await self._in_time(self._take_up(store))
             return True
         except OutOfMemoryError:
-            return False
-        if moved and journal.nearly_moved:
-            journal.taking = False
+            moved = False
+        except ResponseError as error:
+            if _before_running(error):
+                raise
+            moved = False
+            if str(error) != self._defect:
+                self._defect = str(error)
+                events.defect("commit.lua", error=error)
+        if not moved:
+            self._wait_for_room(journal)
+        elif journal.nearly_moved:
+            journal.shut()
         return moved
+
+    def _wait_for_room(self, journal: Journal) -> None:
+        """Let nobody wait for a journal that cannot be moved now."""
+        if journal.taking:
+            return
+        if journal.usable:
+            self._divert("the mail store is full")
+        else:
+            settle(self._lanes.clear(), refusal.full())
 
     async def _inspect(self, store: StoreConnection, *, verify: bool = False) -> None:
         now = asyncio.get_running_loop().time()
@@ -347,10 +370,12 @@ class GroupCommit:
             # Somebody emptied the server, or our fence ran out: take it up anew, and try again.
             self._lanes.put_back(batch.messages)
             await self._in_time(self._take_up(store))
-        elif safe:
-            settle(batch.messages, None)
+            return
+        if safe:
+            self._fates.kept(batch)
         else:
             self._fates.regret(batch)
+        if self._fates.regretted:
             await self._in_time(self._fates.withdraw(store))
 
     async def _call(self, store: StoreConnection, packed: Sequence[bytes]) -> tuple[Any, bool]:
@@ -368,7 +393,7 @@ class GroupCommit:
         loop = asyncio.get_running_loop()
         began = loop.time()
         alarm = None
-        if self._stall < self._patience:
+        if self._bearable() < self._patience:
             alarm = loop.call_at(began + self._stall, self._stands_still, began)
         try:
             async with asyncio.timeout(self._patience):

@@ -45,6 +45,18 @@ class Fates:
         self.flying, self._diverted = None, batch
         return batch
 
+    @property
+    def regretted(self) -> int:
+        """Messages that are to be withdrawn."""
+        return len(self._regretted)
+
+    def kept(self, batch: Batch) -> None:
+        """Tell the clients of a batch that it is kept; regret those that were told no meanwhile."""
+        settle(batch.messages, None)
+        for each in batch.messages:
+            if not each.done.cancelled() and each.done.exception() is not None:
+                self._regretted.append(each)
+
     def regret(self, batch: Batch) -> None:
         """Tell the clients of a batch no, and note that it may be there all the same."""
         settle(batch.messages, refusal.unknown())

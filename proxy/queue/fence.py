@@ -37,6 +37,10 @@ class Fence:
         self.last = await store.script(RAISE, (self.key,), epoch, str(LIFE_S))
         self.epoch, self._raised_on = epoch, store
 
+    def forget(self) -> None:
+        """Note that it has another epoch by now."""
+        self._raised_on = None
+
     async def remove(self, store: StoreConnection) -> None:
         """Remove it: nothing of this incarnation can be applied any more, nor will be."""
         await store.command("DEL", self.key)

@@ -132,12 +132,12 @@ async def read_body(redis: redis.asyncio.Redis, job_id: str) -> bytes | None:
     return body
 
 
-async def dead_parts(redis: redis.asyncio.Redis, message_id: str) -> tuple[Entry, ...]:
-    """Return the dead jobs of one message: its recipients that died, in the order they did."""
+async def parts(redis: redis.asyncio.Redis, message_id: str) -> tuple[Entry, ...]:
+    """Return the jobs split off a message: recipients that are asked for, then those that died."""
     streams = await known_streams(redis)
     found = [
         entry
-        async for entry in entries(redis, streams, ("dead",))
+        async for entry in entries(redis, streams, ("started", "deferred", "dead"))
         if entry.id.partition("-")[0] == message_id
     ]
     return tuple(found)

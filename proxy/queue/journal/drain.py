@@ -91,6 +91,7 @@ class Drain:
         packed = pack_commit(_COMMIT.sha, fence.key, fence.epoch, number, records, now)
         applied, safe = await self._call(packed)
         if applied != 1:
+            fence.forget()
             raise FenceMovedError
         if not safe:
             raise TimeoutError("the replicas have not confirmed what was moved")

@@ -21,8 +21,12 @@ _PRIVATE_FILE, _PRIVATE_FOLDER = 0o600, 0o700
 _CHECK_RECORDS, _CHECK_OCTETS = 1000, 8_000_000
 
 
-class JournalError(OSError):
-    """A journal cannot be used; the text says why."""
+class TakenError(OSError):
+    """Another process came for the new file before it was locked: make it again."""
+
+
+class NoHeaderError(OSError):
+    """The file does not begin as a journal does: nothing can be read from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class JournalFile:
             _sync_folder(folder)
         except BlockingIOError:
             os.close(descriptor)
-            raise JournalError(f"{path} was taken by another process") from None
+            raise TakenError(f"{path} was taken by another process") from None
         except BaseException:
             path.unlink(missing_ok=True)
             os.close(descriptor)
@@ -89,7 +93,8 @@ class JournalFile:
         """Take over the journal at `path`; None while its owner lives, or when it is gone.
 
         Raises:
-            JournalError: it has no header; nothing can be read from it.
+            NoHeaderError: nothing can be read from it.
+            OSError: it cannot be opened.
         """
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -103,7 +108,7 @@ class JournalFile:
                 return None
             found = unpack_header(os.pread(descriptor, HEADER_OCTETS, 0))
             if found is None and status.st_size > HEADER_OCTETS:
-                raise JournalError(f"{path} has no header of a journal")
+                raise NoHeaderError(f"{path} has no header of a journal")
         except BlockingIOError:
             os.close(descriptor)
             return None

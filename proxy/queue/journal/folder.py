@@ -2,12 +2,13 @@
 
 import contextlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.log import events
 from proxy.queue.capacity import disk_free
-from proxy.queue.journal.file import SUFFIX, JournalError, JournalFile, set_aside
+from proxy.queue.journal.file import SUFFIX, JournalFile, NoHeaderError, TakenError, set_aside
 
 _TRIES = 5
 _TRY_AGAIN_S = 0.05
@@ -36,6 +37,18 @@ class Bounds:
         return min(self.max_size - own - others, disk)
 
 
+@dataclass(frozen=True, slots=True)
+class Orphans:
+    """Journals with mail in them, the oldest first, each with its number of messages.
+
+    `empty` are the ids of those that had none and are gone; `troubles` says what cannot be had.
+    """
+
+    journals: tuple[tuple[JournalFile, int], ...]
+    empty: Sequence[str]
+    troubles: Sequence[str]
+
+
 class JournalFolder:
     """Makes and finds journals. What it does may block: call it in a thread."""
 
@@ -51,45 +64,45 @@ class JournalFolder:
         """
         for _ in range(_TRIES):
             # Another process that looks for orphans may catch it before it is locked.
-            with contextlib.suppress(JournalError, FileExistsError):
+            with contextlib.suppress(TakenError, FileExistsError):
                 return JournalFile.create(self._path, journal_id)
             time.sleep(_TRY_AGAIN_S)
         return JournalFile.create(self._path, journal_id)
 
-    def orphans(self) -> tuple[list[tuple[JournalFile, int]], list[str]]:
-        """Take over what dead processes left, the oldest first.
-
-        Return the journals with mail in them, each with its number of messages, and the ids of
-        those that had none and are gone.
-        """
+    def orphans(self) -> Orphans:
+        """Take over what dead processes left."""
         found: list[tuple[float, JournalFile, int]] = []
         empty: list[str] = []
+        troubles: list[str] = []
         for path in self._files():
+            file: JournalFile | None = None
             try:
                 age = path.stat().st_mtime
                 file = JournalFile.take(path)
-            except JournalError:
-                with contextlib.suppress(OSError):
-                    aside = set_aside(path)
-                    events.journal_damaged(str(aside), octets=aside.stat().st_size)
-                continue
-            except OSError:
-                continue  # gone, or not ours to read
-            if file is None:
-                continue
-            checked = file.check()
-            if checked.torn:
-                events.journal_torn(str(path), octets=checked.torn)
-            if checked.damaged:
-                events.journal_damaged(str(path), octets=checked.damaged)
-            if checked.records:
-                found.append((age, file, checked.records))
-                continue
-            if file.id:
-                empty.append(file.id)
-            file.remove()
+                if file is None:
+                    continue
+                checked = file.check()
+                if checked.torn:
+                    events.journal_torn(str(path), octets=checked.torn)
+                if checked.damaged:
+                    events.journal_damaged(str(path), octets=checked.damaged)
+                if checked.records:
+                    found.append((age, file, checked.records))
+                    continue
+                file.remove()
+                if file.id:
+                    empty.append(file.id)
+            except NoHeaderError:
+                aside = set_aside(path)
+                events.journal_damaged(str(aside), octets=aside.stat().st_size)
+            except FileNotFoundError:
+                continue  # its owner has ended
+            except OSError as error:
+                troubles.append(f"{path}: {error.strerror or error}")
+                if file is not None:
+                    file.close()
         found.sort(key=lambda one: one[0])
-        return [(file, count) for _, file, count in found], empty
+        return Orphans(tuple((file, count) for _, file, count in found), empty, troubles)
 
     def room(self, own: JournalFile) -> int:
         """Return the octets that our journal may grow by now."""

@@ -61,6 +61,7 @@ class Journal:
         self._failure = ""
         self._broken = False
         self._said = False
+        self._said_of_others: set[str] = set()
         self._room = 0
         self._measure_at = self._look_at = 0.0
         self.taking = False
@@ -136,9 +137,13 @@ class Journal:
                 self._own = Source(await self._in_thread(self._folder.create, self._id))
             except OSError as error:
                 self._failed(str(error))
-        found, gone = await self._in_thread(self._folder.orphans)
-        self.obsolete += gone
-        for file, messages in found:
+        found = await self._in_thread(self._folder.orphans)
+        self.obsolete += found.empty
+        for trouble in found.troubles:
+            if trouble not in self._said_of_others:
+                self._said_of_others.add(trouble)
+                events.journal_failed(detail=trouble)
+        for file, messages in found.journals:
             events.journal_taken_over(str(file.path), messages=messages)
             self._inherited.append(Source(file, messages))
 
@@ -148,6 +153,12 @@ class Journal:
         if not self._said:
             self._said = True
             events.journal_used(reason=reason)
+
+    def shut(self) -> None:
+        """Take no more: who comes now waits until the rest is moved."""
+        self.taking = False
+        if self.idle and not self._used:
+            self._said = False  # nothing came of it
 
     def add(self, number: int, waiting: Waiting) -> None:
         """Have a message written; it is kept when its `done` is.
