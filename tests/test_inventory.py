@@ -151,12 +151,13 @@ async def test_what_is_not_there_is_not_found(store: redis.asyncio.Redis, queue:
     assert await inventory.delete(store, ["nothing"]) == {"nothing": "absent"}
 
 
-async def test_dead_parts_of_one_message_are_found_by_its_id(
+async def test_what_was_split_off_a_message_is_found_by_its_id(
     queue: _Queue, store: redis.asyncio.Redis
 ):
     lost = queue.dead()
     queue.dead()
-    assert [part.id for part in await inventory.dead_parts(store, lost[:-2])] == [lost]
+    queue.deferred()
+    assert [part.id for part in await inventory.parts(store, lost[:-2])] == [lost]
 
 
 async def test_a_retried_dead_letter_goes_to_the_tail_with_a_new_clock(

@@ -328,3 +328,21 @@ async def test_an_expired_message_that_postmark_has_counts_as_sent(
         await far_end.api_returns()
         await wait_until(lambda: nothing_left(queue))
     assert not dead(queue)
+
+
+async def test_those_that_are_asked_for_are_shown_by_the_message_s_id_when_the_others_are_gone(
+    queue: redis.Redis, data_dir: Path
+) -> None:
+    everybody = [f"r{number}@example.net" for number in range(60)]
+    async with FarEnd(indexing_delay=60.0) as far_end:
+        far_end.fail("taken", do="drop", times=1)
+        [message_id] = put(queue, mail=envelope(*everybody), body=MARKED)
+        settings = settings_of(far_end, data_dir, ask_for=60.0)
+        async with relay_at_work(settings, data_dir):
+            await wait_until(lambda: not queue.exists(f"rq:job:{message_id}"))
+    store = open_redis(settings, data_dir, timeout=5)
+    [part] = await inventory.parts(store, message_id)
+    await store.aclose()
+    assert part.id == f"{message_id}-1"
+    assert part.envelope is not None
+    assert part.envelope.recipients == tuple(everybody[:50])

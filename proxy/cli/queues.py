@@ -221,7 +221,7 @@ async def _show(host: Host, message_id: str, *, whole: bool, as_json: bool) -> N
 
     async with open_store(host) as redis:
         entry = await inventory.find(redis, message_id)
-        parts = await inventory.dead_parts(redis, message_id) if entry is None else ()
+        parts = await inventory.parts(redis, message_id) if entry is None else ()
         found = [entry] if entry is not None else list(parts)
         body = await inventory.read_body(redis, found[0].id) if found else None
     if not found or body is None:
