@@ -70,6 +70,7 @@ class SmtpProtocol(SMTP):
         self.session = None
         self.envelope = None
         self.crlf = False  # ever sent by the client
+        self.data_refused = False  # the last command was DATA, and it was refused
         self.in_tls = False
         self.deadline = NEVER
         self.address = ""  # of the client, "unix" for one that has none
@@ -330,8 +331,16 @@ class SmtpProtocol(SMTP):
                 self._out.append(replies.NOT_SMTP)
                 self._closing = True
                 return
+            if self.data_refused:
+                # It sends its message all the same, as programs do that read no replies. The
+                # session ends here, or what somebody wrote into that message would be obeyed.
+                log.refused(self.address, reason="data", reply=replies.words(replies.NOT_ASKED))
+                self._out.append(replies.NOT_ASKED)
+                self._closing = True
+                return
             await self.fault(replies.UNKNOWN_COMMAND)
             return
+        self.data_refused = False
         try:
             await method(self, argument.decode("utf-8", "surrogateescape"))
         except ClientGoneError:

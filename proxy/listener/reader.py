@@ -10,6 +10,9 @@ import asyncio
 class Reader(asyncio.StreamReader):
     """A stream reader that can tell what it has, and take octets back."""
 
+    crlf = False
+    """Whether a line that aiosmtpd's dialogs (AUTH) have read ended in CRLF."""
+
     _buffer: bytearray
     _transport: asyncio.Transport | None
 
@@ -26,6 +29,12 @@ class Reader(asyncio.StreamReader):
     async def read_pending(self) -> bytes:
         """Return what is here, without waiting for more."""
         return await self.read(len(self._buffer)) if self._buffer else b""
+
+    async def readline(self) -> bytes:
+        """Return the next line, noting how it ends."""
+        line = await super().readline()
+        self.crlf = self.crlf or line.endswith(b"\r\n")
+        return line
 
     def put_back(self, octets: bytes) -> None:
         """Let `octets` be what is read next, while nobody waits and nothing is here."""

@@ -194,6 +194,7 @@ class SmtpSession(SmtpProtocol):
 
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
         """Take the message, and answer once it is kept."""
+        self.data_refused = True
         if arg:
             await self.fault(replies.NO_ARGUMENT)
             return
@@ -209,6 +210,7 @@ class SmtpSession(SmtpProtocol):
             await self.refuse(replies.NO_MEMORY, "memory")
             self.reset_transaction()
             return
+        self.data_refused = False
         self._out.append(replies.GO_AHEAD)
         try:
             content = await self.receive_content()
@@ -339,6 +341,7 @@ class SmtpSession(SmtpProtocol):
             return
         finally:
             self.session = self.envelope = None
+            self.crlf = self.crlf or self._reader.crlf
         if result.success and isinstance(result.auth_data, LoginPassword):
             self._login = printable(result.auth_data.login.decode("utf-8", "replace")) or "?"
             self._client = None

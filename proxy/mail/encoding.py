@@ -7,6 +7,7 @@ so does everything that is signed or encrypted. Postmark damages some 8-bit text
 
 import binascii
 import re
+from collections.abc import Iterator
 
 from proxy.mail.charset import fits
 from proxy.mail.content_type import ContentType
@@ -17,7 +18,9 @@ from proxy.mail.raw import repair_fields
 NO_TEXT = b"(no text)\r\n"
 
 _DEEPEST = 20
+_MOST_PARTS = 10_000  # to be repaired: each takes time, and a message may be made of nothing else
 _CRLF = b"\r\n"
+_LF = 0x0A
 _SIGNED = re.compile(
     rb"(?i)\s*(?:multipart/(?:signed|encrypted)|application/(?:x-)?p(?:kcs7|gp))\b"
 )
@@ -28,7 +31,9 @@ _META_CHARSET = re.compile(rb"(?i)<meta[^>]{1,200}charset\s{0,9}=\s{0,9}[\"']?([
 _META_REACH = 2048
 _NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
 _BASE64_LINE = re.compile(rb".{1,76}", re.DOTALL)
-_LONG_PIECE = re.compile(rb"[^\r\n]{1,900}")
+_LONG_PIECE = re.compile(rb"([^\r\n]{900})(?=[^\r\n])")
+_DELIMITER_END = re.compile(rb"[ \t]*(?:\r\n|\Z)")
+_BOUNDARY = re.compile(r"[ -~]{1,200}")  # RFC 2046 §5.1.1 allows 70
 _QUESTION_MARKS = bytes((*range(128), *b"?" * 128))
 
 
@@ -43,18 +48,51 @@ def is_signed(header: Header) -> bool:
     return value is not None and _SIGNED.match(unfolded(value)) is not None
 
 
-def repair_body(header: Header, body: bytes, charset: str, depth: int = 0) -> bytes:
+class _TooManyPartsError(Exception):
+    """The message has more parts than can be repaired in a time that others can wait."""
+
+
+class _Work:
+    """What the repair of one message shares: the charset of what has none, parts still allowed."""
+
+    __slots__ = ("charset", "parts")
+
+    def __init__(self, charset: str) -> None:
+        self.charset = charset
+        self.parts = _MOST_PARTS
+
+    def take_part(self) -> None:
+        """Count one more part.
+
+        Raises:
+            _TooManyPartsError: it is one too many.
+        """
+        if not self.parts:
+            raise _TooManyPartsError
+        self.parts -= 1
+
+
+def repair_body(header: Header, body: bytes, charset: str) -> bytes:
     """Return `body` 7-bit with short lines, its fields in `header` adjusted.
 
     `charset` is that of undeclared 8-bit text which is not UTF-8. A body that is clean, signed or
     encrypted comes back as the same octets. Decoding the result gives what decoding `body` gave,
-    with the charset that is now declared.
+    with the charset that is now declared. A multipart that cannot be taken apart becomes text.
     """
+    try:
+        return _repair(header, body, _Work(charset), 0)
+    except _TooManyPartsError:
+        ContentType(header).become_text()
+        header.remove(b"content-transfer-encoding")
+        return _repair(header, body, _Work(charset), 0)
+
+
+def _repair(header: Header, body: bytes, work: _Work, depth: int) -> bytes:
     if is_clean(body) or is_signed(header) or depth > _DEEPEST:
         return body
     kind = ContentType(header)
     if kind.main == "multipart":
-        parts = _repair_parts(kind.boundary, body, charset, depth)
+        parts = _repair_parts(kind.boundary, body, work, depth)
         if parts is not None:
             _declare_seven_bit(header)
             return parts
@@ -63,11 +101,11 @@ def repair_body(header: Header, body: bytes, charset: str, depth: int = 0) -> by
         kind.name in ("message/rfc822", "message/global")
         and _transfer_encoding(header) not in _ENCODED
     ):
-        repaired = _repair_message(body, charset, depth)
+        repaired = _repair_message(body, work, depth)
         _declare_seven_bit(header)
         return repaired
     if kind.main in ("text", "message"):
-        return _repair_text(header, kind, body, charset)
+        return _repair_text(header, kind, body, work.charset)
     return _repair_data(header, body)
 
 
@@ -138,49 +176,66 @@ def _rewrapped(body: bytes) -> bytes:
     return _CRLF.join([*_BASE64_LINE.findall(_NO_BASE64.sub(b"", body)), b""])
 
 
-def _repair_message(body: bytes, charset: str, depth: int) -> bytes:
+def _repair_message(body: bytes, work: _Work, depth: int) -> bytes:
     end = b"" if body.endswith(_CRLF) else _CRLF
     parsed = parse(body + end)
-    fields, _ = repair_fields(parsed.fields, body[: parsed.body_at], charset, strict=False)
+    header = body[: parsed.body_at]
+    fields, _ = repair_fields(parsed.fields, header, work.charset, strict=False)
     inner = Header(fields)
-    repaired = repair_body(inner, parsed.body, charset, depth + 1)
+    repaired = _repair(inner, parsed.body, work, depth + 1)
     return (inner.octets() + _CRLF + repaired).removesuffix(end)
 
 
-def _repair_parts(boundary: str, body: bytes, charset: str, depth: int) -> bytes | None:
+def _repair_parts(boundary: str, body: bytes, work: _Work, depth: int) -> bytes | None:
     """Return a multipart's body with the parts repaired; None when it has no parts."""
-    if not boundary or not boundary.isascii():
+    if not _BOUNDARY.fullmatch(boundary):
         return None
-    delimiter = re.compile(
-        rb"(?m)^--" + re.escape(boundary.encode("ascii")) + rb"(--)?[ \t]*(?:\r\n|\Z)"
-    )
-    found = delimiter.search(body)
-    if found is None:
+    pieces: list[bytes] = []
+    at = 0
+    repair = None
+    for begin, end, closes in _delimiters(body, b"--" + boundary.encode("ascii")):
+        between = body[at:begin]
+        pieces.append(repair(between, work, depth + 1) if repair else _repair_comment(between))
+        pieces.append(body[begin:end])
+        at = end
+        repair = None if closes else _repair_part
+    if not pieces:
         return None
-    pieces = [_repair_comment(body[: found.start()])]
-    while True:
-        pieces.append(found[0])
-        if found[1] is not None:
-            pieces.append(_repair_comment(body[found.end() :]))
-            break
-        following = delimiter.search(body, found.end())
-        end = len(body) if following is None else following.start()
-        pieces.append(_repair_part(body[found.end() : end], charset, depth + 1))
-        if following is None:
-            break
-        found = following
+    rest = body[at:]
+    pieces.append(repair(rest, work, depth + 1) if repair else _repair_comment(rest))
     return b"".join(pieces)
 
 
-def _repair_part(part: bytes, charset: str, depth: int) -> bytes:
+def _delimiters(body: bytes, dashes: bytes) -> Iterator[tuple[int, int, bool]]:
+    """Yield where each line between two parts begins and ends, and whether no part follows it.
+
+    Found by hand: patterns made of a boundary would stay in memory long after its message.
+    """
+    at = 0
+    while (begin := body.find(dashes, at)) >= 0:
+        at = begin + len(dashes)
+        if begin and body[begin - 1] != _LF:
+            continue
+        closes = body.startswith(b"--", at)
+        end = _DELIMITER_END.match(body, at + 2 if closes else at)
+        if end is not None:
+            yield begin, end.end(), closes
+            if closes:
+                return
+            at = end.end()
+
+
+def _repair_part(part: bytes, work: _Work, depth: int) -> bytes:
     if is_clean(part):
         return part
+    work.take_part()
     end = _CRLF if part.endswith(_CRLF) else b""  # it belongs to the delimiter that follows
     content = part.removesuffix(_CRLF)
     parsed = parse(content + _CRLF, mbox=False)
-    fields, _ = repair_fields(parsed.fields, content[: parsed.body_at], charset, strict=False)
+    before = content[: parsed.body_at]
+    fields, _ = repair_fields(parsed.fields, before, work.charset, strict=False)
     header = Header(fields)
-    body = repair_body(header, content[parsed.body_at :], charset, depth)
+    body = _repair(header, content[parsed.body_at :], work, depth)
     return header.octets() + _CRLF + body + end
 
 
@@ -188,7 +243,4 @@ def _repair_comment(octets: bytes) -> bytes:
     """Return what stands before the first part or after the last, which nobody is shown."""
     if is_clean(octets):
         return octets
-    octets = octets.translate(_QUESTION_MARKS)
-    return _CRLF.join(
-        _CRLF.join(_LONG_PIECE.findall(line) or [b""]) for line in octets.split(_CRLF)
-    )
+    return _LONG_PIECE.sub(rb"\1\r\n", octets.translate(_QUESTION_MARKS))

@@ -19,7 +19,7 @@ ID_KEY = "franker-id"
 REFUSED_LATER = "SMTPApiError"
 """The type of bounce by which Postmark refuses what it took over SMTP."""
 
-_NUMBER = re.compile(r"error code:?\s*(\d+)", re.IGNORECASE)
+_NUMBER = re.compile(r"error code:?\s*(\d{1,9})(?!\d)", re.IGNORECASE)
 # The token, the account, the server or the stream, or trouble at Postmark: not the mail's fault.
 _NOT_THE_MAIL = frozenset({10, 100, 101, 405, 412, 413, 422, 429, 1226, 1235, 1236})
 
@@ -96,12 +96,16 @@ def message(row: Mapping[str, Any]) -> Found:
     """
     listed = row.get("Recipients")
     if not isinstance(listed, list):
-        mailboxes = [one for name in ("To", "Cc", "Bcc") for one in row.get(name) or ()]
+        mailboxes = [one for name in ("To", "Cc", "Bcc") for one in _list(row.get(name))]
         listed = [one.get("Email") for one in mailboxes if isinstance(one, dict)]
     number = row.get("MessageID")
     if not isinstance(number, str) or not all(isinstance(one, str) for one in listed):
         raise AnswerError("a message without id or recipients")
     return Found(number, frozenset(map(folded, listed)))
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def refusal(row: Mapping[str, Any]) -> Refused | None:
