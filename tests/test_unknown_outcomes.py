@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from aiohttp import web
 
 from proxy.config import Settings
 from proxy.queue import inventory
@@ -346,3 +347,29 @@ async def test_those_that_are_asked_for_are_shown_by_the_message_s_id_when_the_o
     assert part.id == f"{message_id}-1"
     assert part.envelope is not None
     assert part.envelope.recipients == tuple(everybody[:50])
+
+
+async def test_an_api_in_trouble_is_not_asked_for_every_message(
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path
+) -> None:
+    questions = 0
+
+    async def busy(_request: web.Request) -> web.Response:
+        nonlocal questions
+        questions += 1
+        return web.Response(status=429)
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", busy)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    far_end.fail("taken", do="drop", times=40)
+    put(queue, 40, body=MARKED)
+    silent = look_ups("unanswered")
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with relay_at_work(settings_of(far_end, data_dir, api_url=url), data_dir):
+        await wait_until(lambda: look_ups("unanswered") >= silent + 120, 30)
+    await runner.cleanup()
+    assert 0 < questions < 30
+    assert far_end.store.count == 40
