@@ -100,4 +100,6 @@ class Part:
             await asyncio.sleep(0.02)
         self.note_end()
         code = self.exit_code
+        if code == -signal.SIGTERM and (self.name == "redis" or not self.has_said("started")):
+            return ""  # asked before it could know how to
         return f"{self.name} ended with {code} after SIGTERM" if code else ""

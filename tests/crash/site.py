@@ -106,6 +106,7 @@ class Site:
             },
             "retry": {"first": "1s", "cap": "2s"},
             "log": {"format": "json"},
+            "journal": {"disk_floor": "20MB" if self._plan.small_disk else "200MB"},
             "streams": logins,
             "rules": [
                 {"name": "news", "sender": SENDERS[1], "stream": "broadcasts"},
