@@ -23,17 +23,18 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Respon
 from proxy.config import Settings
 from proxy.log import events
 from proxy.queue import refusal
-from proxy.queue.batch import MAX_OCTETS, Batch, Lanes, Waiting, pack_commit
+from proxy.queue.batch import Batch, Lanes, Waiting, pack_commit
 from proxy.queue.connection import open_redis, target
+from proxy.queue.diversion import Diversion
 from proxy.queue.durability import Durability
 from proxy.queue.fates import WITHDRAW, Fates, settle
 from proxy.queue.fence import RAISE, Fence
 from proxy.queue.job import RelayJob
-from proxy.queue.journal.drain import Drain, FenceMovedError
+from proxy.queue.journal.drain import Drain
 from proxy.queue.journal.folder import Bounds
 from proxy.queue.journal.journal import Journal
 from proxy.queue.outage import Outage
-from proxy.queue.refusal import NotKept
+from proxy.queue.refusal import NotKept, before_running
 from proxy.queue.scripts import load
 from proxy.queue.store import StoreConnection
 from proxy.queue.watch import Demands, StoreWatch
@@ -55,7 +56,8 @@ class GroupCommit:
     """Keeps messages in Redis for many sessions at once; used on one event loop.
 
     `redis` should have no time-out of its own: the limit on every exchange is `patience` seconds.
-    With `bounds`, and a data_dir to keep it in, there is a journal for when Redis is away.
+    `journal` is a data_dir and its bounds: there mail is kept when Redis stands still for `stall`
+    seconds, or is away that long.
     """
 
     def __init__(
@@ -73,17 +75,16 @@ class GroupCommit:
         self._trouble: NotKept | None = None
 
         incarnation = secrets.token_hex(8)
-        self._journal = None if journal is None else Journal(*journal, incarnation)
-        self._stall = patience if journal is None else min(stall, patience)
-        self._outage = Outage(self._bearable, self._give_up)
-        self._fates = Fates(Fence(incarnation))
-        self._number = 0
         self._lanes = Lanes()
+        self._fates = Fates(Fence(incarnation))
+        way = None if journal is None else Journal(*journal, incarnation)
+        self._diversion = Diversion(way, self._lanes, self._fates)
+        self._stall = min(stall, patience)
+        self._outage = Outage(self._bearable, self._give_up)
         self._overflowing = False  # something waits for which the server has no room
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connected_once = False
-        self._defect = ""  # of the drain, said once
         self._closing = False
 
     @property
@@ -98,17 +99,17 @@ class GroupCommit:
             found = self._watch.durability
             detail = f": {found.reason}" if found is not None and found.reason else ""
             return f"{self._trouble}{detail}"
-        journal = self._journal
+        journal = self._diversion.journal
         if journal is not None and journal.taking:
             return str(refusal.journal_full()) if journal.full else ""
-        if journal is not None and journal.usable and self._connected_once:
+        if self._diversion.possible and self._connected_once:
             return ""
         return "" if self._watch.durability is not None else str(refusal.away())
 
     @property
     def journal(self) -> Journal | None:
         """The journal, if there is one: whether it is in use, and how much waits in it."""
-        return self._journal
+        return self._diversion.journal
 
     @property
     def durability(self) -> Durability | None:
@@ -134,11 +135,11 @@ class GroupCommit:
         if self._trouble is not None:
             raise self._trouble.again()
         waiting = Waiting(job, asyncio.get_running_loop().create_future())
-        if self._journal is not None and self._journal.taking:
-            self._journal.add(self._next_number(), waiting)
+        if self._diversion.taken:
+            self._diversion.keep(waiting)
         else:
             if not self._watch.has_room(waiting.size):
-                if not (self._can_divert() and self._watch.server_is_short):
+                if not (self._diversion.possible and self._watch.server_is_short):
                     raise refusal.full()
                 self._overflowing = True
             self._lanes.add(waiting)
@@ -151,7 +152,7 @@ class GroupCommit:
         self._wake.set()
         deadline = asyncio.get_running_loop().time() + grace
         while self._task is not None and not self._task.done():
-            if self._outage.lasts and self._can_divert():
+            if self._outage.lasts and self._diversion.possible:
                 self._give_up()
                 if self._finished():
                     break
@@ -159,8 +160,8 @@ class GroupCommit:
             if left <= 0:
                 break
             await asyncio.wait([self._task], timeout=min(left, 0.05))
-        if self._can_divert() and (self._fates.flying is not None or len(self._lanes)):
-            self._divert("shutting down")
+        if self._diversion.possible and (self._fates.flying is not None or len(self._lanes)):
+            self._diversion.divert("shutting down")
         self._outage.forget()
         if self._fates.flying is not None:
             settle(self._fates.flying.messages, refusal.unknown())
@@ -169,8 +170,7 @@ class GroupCommit:
             # Once is not always enough: Python 3.11's wait_for, in the library, may swallow it.
             self._task.cancel()
             await asyncio.wait([self._task], timeout=0.1)
-        if self._journal is not None:
-            await self._journal.close()
+        await self._diversion.close()
         await self._redis.aclose()
 
     # One task from here on: it alone speaks to Redis.
@@ -180,9 +180,8 @@ class GroupCommit:
         while not self._finished():
             store = StoreConnection(self._redis)
             try:
-                if self._journal is not None:
-                    await self._journal.look()
-                    self._outage.reconsider()
+                await self._diversion.look()
+                self._outage.reconsider()
                 await self._in_time(self._open(store))
                 pause = _RECONNECT_S[0]
                 await self._serve(store)
@@ -198,14 +197,9 @@ class GroupCommit:
                 pause = min(2 * pause, _RECONNECT_S[1])
 
     def _finished(self) -> bool:
-        journal_idle = self._journal is None or self._journal.idle
-        return (
-            self._closing and not len(self._lanes) and self._fates.flying is None and journal_idle
-        )
-
-    def _next_number(self) -> int:
-        self._number += 1
-        return self._number
+        if len(self._lanes) or self._fates.flying is not None:
+            return False
+        return self._closing and self._diversion.idle
 
     def _lost(self, error: Exception) -> None:
         self._watch.lost()
@@ -213,9 +207,9 @@ class GroupCommit:
 
     def _give_up(self) -> None:
         """Keep clients waiting no longer: their mail goes to the journal, or back to them."""
-        if self._can_divert():
+        if self._diversion.possible:
             self._trouble = None
-            self._divert("the mail store does not answer")
+            self._diversion.divert("the mail store does not answer")
             return
         self._trouble = refusal.away()
         if self._fates.flying is not None:
@@ -223,34 +217,7 @@ class GroupCommit:
         settle(self._lanes.clear(), self._trouble)
 
     def _bearable(self) -> float:
-        return self._stall if self._can_divert() else self._patience
-
-    def _can_divert(self) -> bool:
-        return self._journal is not None and self._journal.usable
-
-    def _divert(self, reason: str) -> None:
-        """Have all that waits, and all that comes, kept in the journal.
-
-        The batch in flight comes first and keeps its number: the fence will tell whether its
-        messages are in Redis. So nothing else may have been numbered since it was sent.
-        """
-        assert self._journal is not None
-        self._journal.begin(reason)
-        if self._fates.flying is not None:
-            batch = self._fates.divert()
-            for waiting in batch.messages:
-                self._journalize(batch.number, waiting, refusal.unknown())
-        for waiting in self._lanes.clear():
-            self._journalize(self._next_number(), waiting)
-
-    def _journalize(self, number: int, waiting: Waiting, instead: NotKept | None = None) -> None:
-        assert self._journal is not None
-        if waiting.done.done():
-            return
-        try:
-            self._journal.add(number, waiting)
-        except NotKept as trouble:
-            settle([waiting], instead or trouble)
+        return self._stall if self._diversion.possible else self._patience
 
     async def _open(self, store: StoreConnection) -> None:
         await store.open((_COMMIT, RAISE, WITHDRAW))
@@ -261,25 +228,29 @@ class GroupCommit:
 
     async def _serve(self, store: StoreConnection) -> None:
         loop = asyncio.get_running_loop()
-        journal, drain = self._journal, None
-        if journal is not None:
-            drain = Drain(journal, self._fates.fence, store, partial(self._call, store))
+        diversion, drain = self._diversion, None
+        if diversion.journal is not None:
+            call = partial(self._call, store)
+            drain = Drain(diversion.journal, self._fates.fence, store, call)
         while True:
             if loop.time() >= self._watch.inspect_at:
                 await self._in_time(self._inspect(store))
             self._wake.clear()
             if self._overflowing:
                 self._overflowing = False
-                if self._can_divert():
-                    self._divert("the mail store is full")
-            if drain is not None and self._trouble is None and await self._move(store, drain):
-                continue
-            if journal is not None and journal.pending:
+                if self._diversion.possible:
+                    self._diversion.divert("the mail store is full")
+            if drain is not None and self._trouble is None and not self._closing:
+                await diversion.look()
+                take_up = partial(self._take_up, store)
+                if await diversion.move(drain, self._watch, self._in_time, take_up):
+                    continue
+            if diversion.pending:
                 if self._closing:
-                    self._divert("shutting down")
+                    self._diversion.divert("shutting down")
                     return
             elif messages := self._lanes.take():
-                await self._keep(store, Batch(self._next_number(), messages))
+                await self._keep(store, Batch(self._fates.next_number(), messages))
                 continue
             elif self._closing:
                 await self._in_time(self._fates.fence.remove(store))
@@ -288,66 +259,16 @@ class GroupCommit:
             await self._wake.wait()
             alarm.cancel()
 
-    async def _move(self, store: StoreConnection, drain: Drain) -> bool:
-        """Move some of the journal to Redis; return whether to go on at once."""
-        journal = self._journal
-        assert journal is not None
-        await journal.look()
-        if journal.obsolete:
-            await self._in_time(drain.forget_fences())
-        if not journal.pending or self._closing:
-            return False
-        if journal.source is None:
-            if not journal.idle:
-                await journal.settled()
-            elif journal.taking:
-                journal.shut()
-            else:
-                await journal.finish()
-            return True
-        if journal.heritage > MAX_OCTETS and journal.usable and not journal.taking:
-            self._divert("mail of a process that died goes first")
-        try:
-            moved = await self._in_time(drain.step(self._watch, self._patience / 2))
-        except FenceMovedError:
-            await self._in_time(self._take_up(store))
-            return True
-        except OutOfMemoryError:
-            moved = False
-        except ResponseError as error:
-            if _before_running(error):
-                raise
-            moved = False
-            if str(error) != self._defect:
-                self._defect = str(error)
-                events.defect("commit.lua", error=error)
-        if not moved:
-            self._wait_for_room(journal)
-        elif journal.nearly_moved:
-            journal.shut()
-        return moved
-
-    def _wait_for_room(self, journal: Journal) -> None:
-        """Let nobody wait for a journal that cannot be moved now."""
-        if journal.taking:
-            return
-        if journal.usable:
-            self._divert("the mail store is full")
-        else:
-            settle(self._lanes.clear(), refusal.full())
-
     async def _inspect(self, store: StoreConnection, *, verify: bool = False) -> None:
         now = asyncio.get_running_loop().time()
-        found = await self._watch.inspect(store, now, batches=self._number, verify=verify)
+        found = await self._watch.inspect(store, now, batches=self._fates.number, verify=verify)
         self._trouble = found
         if found is not None:
             settle(self._lanes.clear(), found)
 
     async def _take_up(self, store: StoreConnection) -> None:
-        journal = self._journal
-        sure = journal is not None and journal.pending
         again = await self._fates.take_up(
-            store, self._watch.replicas, self._patience / 2, sure=sure
+            store, self._watch.replicas, self._patience / 2, sure=self._diversion.pending
         )
         self._lanes.put_back(again)
 
@@ -415,15 +336,15 @@ class GroupCommit:
         if isinstance(error, NoScriptError):
             self._lanes.put_back(batch.messages)
         elif isinstance(error, OutOfMemoryError):
-            if self._can_divert():
+            if self._diversion.possible:
                 self._lanes.put_back(batch.messages)
                 self._overflowing = True
             else:
                 settle(batch.messages, refusal.full())
             return
-        elif _before_running(error):
+        elif before_running(error):
             events.store_away(detail=str(error))
-            if self._can_divert():
+            if self._diversion.possible:
                 self._lanes.put_back(batch.messages)
             else:
                 settle(batch.messages, refusal.unwritable())
@@ -449,11 +370,3 @@ def group_commit(settings: Settings, data_dir: Path) -> GroupCommit:
     )
     store = open_redis(settings, data_dir, timeout=None)
     return GroupCommit(store, demands, journal=(data_dir, bounds))
-
-
-_REFUSALS = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "BUSY", "NOAUTH", "NOPERM", "CLUSTERDOWN")
-
-
-def _before_running(error: ResponseError) -> bool:
-    """Return whether the server refused the script because of its own state, before running it."""
-    return type(error) is not ResponseError or str(error).startswith(_REFUSALS)

@@ -26,9 +26,16 @@ class Fates:
 
     def __init__(self, fence: Fence) -> None:
         self.fence = fence
+        self.number = 0
+        """The last that was given to a batch, or to a message in the journal."""
         self.flying: Batch | None = None
         self._diverted: Batch | None = None
         self._regretted: deque[Waiting] = deque()
+
+    def next_number(self) -> int:
+        """Return a number above all that were given."""
+        self.number += 1
+        return self.number
 
     def landed(self, batch: Batch) -> bool:
         """Note that `batch` was answered; False when it was diverted before."""

@@ -13,6 +13,7 @@ from proxy.queue.store import StoreConnection
 from proxy.queue.watch import StoreWatch
 
 _COMMIT = load("commit")
+_REPLICAS_S = 5.0
 Call = Callable[[list[bytes]], Awaitable[tuple[Any, bool]]]
 """Sends a packed command; returns its reply, and whether as many servers have it as must."""
 
@@ -31,7 +32,7 @@ class Drain:
         self._call = call
         self._theirs: dict[str, Fence] = {}
 
-    async def step(self, watch: StoreWatch, within: float) -> bool:
+    async def step(self, watch: StoreWatch) -> bool:
         """Move a batch; return False when Redis has no room for any.
 
         Raises:
@@ -43,7 +44,7 @@ class Drain:
         source = journal.source
         if source is None:
             return True
-        fence = await self._fence(source, watch.replicas, within)
+        fence = await self._fence(source, watch.replicas)
         records, after, first = await self._fresh(source, fence, MAX_MESSAGES)
         if records and not watch.has_room(_size(records)):
             records, after, first = await self._fresh(source, fence, 1)
@@ -66,13 +67,13 @@ class Drain:
             await Fence(gone[-1]).remove(self._store)
             gone.pop()
 
-    async def _fence(self, source: Source, replicas: int, within: float) -> Fence:
+    async def _fence(self, source: Source, replicas: int) -> Fence:
         if self._journal.is_own(source):
             return self._own
         fence = self._theirs.setdefault(source.file.id, Fence(source.file.id))
         if not fence.is_raised_on(self._store):
             await fence.raise_on(self._store)
-            if not await self._store.replicated(replicas, within):
+            if not await self._store.replicated(replicas, _REPLICAS_S):
                 raise TimeoutError("the replicas have not confirmed what was kept")
         return fence
 
