@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,8 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the rounds; exit with 1 when one of them failed."""
     given = _arguments()
+    for number in (signal.SIGTERM, signal.SIGINT):  # either way nothing is left running
+        signal.signal(number, signal.default_int_handler)
     demands = Demands(api=given.api, journal=given.journal, rate=given.rate)
     with tempfile.TemporaryDirectory() as place:
         disks = disk.available(Path(place))
