@@ -108,7 +108,7 @@ def _known(line: str) -> Taken:
         helo="",
         reverse_path=word["from"],
         recipients=tuple(word["to"]),
-        content=base64.b64decode(word["head"]),
+        content=base64.b64decode(word["head"]) + b"(its body was left out)\r\n",
     )
 
 
