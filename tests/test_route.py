@@ -24,6 +24,14 @@ def test_jitter_spreads_probes_by_a_fifth() -> None:
     assert (early.probe_at, late.probe_at) == pytest.approx((0.8, 1.2))
 
 
+def test_no_pause_is_longer_than_the_longest() -> None:
+    before = None
+    for _ in range(9):
+        before = pause(before, Reason.UNREACHABLE, "down", now=0.0, chance=1.0)
+    assert before is not None
+    assert before.probe_at == 15.0
+
+
 def test_another_reason_starts_its_own_row_of_pauses() -> None:
     first = pause(None, Reason.UNREACHABLE, "down", now=0.0, chance=0.5)
     second = pause(first, Reason.TLS, "expired", now=5.0, chance=0.5)
@@ -68,6 +76,20 @@ def test_a_gate_shows_its_reason_while_it_is_closed_and_only_then() -> None:
     gate.open()
     assert sample("franker_route_paused", stream="gate-test", reason="unreachable") == 0
     assert gate.reason is None
+
+
+def test_ten_connections_that_fail_together_pause_it_as_one() -> None:
+    now = [0.0]
+    gate = Gate(("gate-test",), lambda: now[0])
+    for _ in range(10):
+        gate.close(Reason.UNREACHABLE, "down")
+    now[0] = 1.2
+    assert gate.probe_due
+    for _ in range(10):  # the probe, and what it took with it
+        gate.close(Reason.UNREACHABLE, "down")
+    assert not gate.probe_due
+    now[0] = 1.2 + 2.4
+    assert gate.probe_due
 
 
 def test_congestion_halves_the_connections_and_lets_them_grow_again() -> None:

@@ -40,8 +40,13 @@ class Gate:
         return self._pause is not None and self._pause.due(self._clock())
 
     def close(self, reason: Reason, detail: str) -> None:
-        """Close the gate, or keep it closed longer after a probe that failed."""
+        """Close the gate, or keep it closed longer after a probe that failed.
+
+        What was under way when it closed, and fails of the same, is no probe and changes nothing.
+        """
         before, now = self._pause, self._clock()
+        if before is not None and before.reason is reason and not before.due(now):
+            return
         self._pause = route.pause(before, reason, detail, now=now, chance=random.random())
         for stream in self._streams:
             if before is not None and before.reason is not reason:

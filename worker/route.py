@@ -52,7 +52,7 @@ def pause(before: Pause | None, reason: Reason, detail: str, *, now: float, chan
         since = before.since
         failures = before.failures + 1 if before.reason is reason else 1
     wait = min(longest, first * 2.0 ** min(failures - 1, 20))
-    wait *= 1 + _JITTER * (2 * chance - 1)
+    wait = min(longest, wait * (1 + _JITTER * (2 * chance - 1)))
     return Pause(reason, detail, since, now + wait, failures)
 
 
