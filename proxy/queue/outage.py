@@ -18,7 +18,8 @@ class Outage:
         self._patience = patience
         self._give_up = give_up
         self._since: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0  # uvloop's handle for a time that has come does not tell it
         self._said = False
 
     @property
@@ -32,7 +33,8 @@ class Outage:
         if self._since is None:
             self._since = loop.time() if since is None else since
         if self._timer is None:
-            self._timer = loop.call_at(self._since + self._patience(), self._give_up)
+            self._due = self._since + self._patience()
+            self._timer = loop.call_at(self._due, self._give_up)
         if not self._said and loop.time() - self._since >= _SAY_AFTER_S:
             self._said = True
             events.store_away(detail=detail)
@@ -40,9 +42,10 @@ class Outage:
     def reconsider(self) -> None:
         """Ask for the patience anew, if nobody has given up yet."""
         loop = asyncio.get_running_loop()
-        if self._since is not None and self._timer is not None and self._timer.when() > loop.time():
+        if self._since is not None and self._timer is not None and self._due > loop.time():
             self._timer.cancel()
-            self._timer = loop.call_at(self._since + self._patience(), self._give_up)
+            self._due = self._since + self._patience()
+            self._timer = loop.call_at(self._due, self._give_up)
 
     def over(self) -> None:
         """Note that Redis is back."""
