@@ -49,6 +49,7 @@ def test_a_recipient_that_is_nowhere_is_lost() -> None:
         (Job("i1-1", ("b@x",), ("dead",)), "dead"),
         (Job("i1", ("b@x",), ("deferred",)), "queued"),
         (Job("i1", ("b@x",), ("queued",)), "queued"),
+        (Job("i1", ("b@x",), ("journal",)), "queued"),
     ],
 )
 def test_what_waits_or_is_dead_is_not_lost(job: Job, end: str) -> None:
@@ -71,6 +72,11 @@ def test_a_job_in_no_list_or_in_two_is_a_finding(places: tuple[str, ...]) -> Non
 def test_what_is_sent_and_still_waits_is_a_finding() -> None:
     found = account(SENT, jobs=(Job("i1", ("b@x",), ("queued",)),)).findings
     assert found == ("i1 b@x is sent and queued",)
+
+
+def test_what_left_the_journal_but_stands_there_still_is_no_finding() -> None:
+    one = account(SENT, jobs=(Job("i1", ("a@x", "b@x"), ("journal",)),))
+    assert (one.sent, one.queued, one.findings) == (2, 0, ())
 
 
 def test_what_came_twice_is_counted_by_recipient_and_named_by_transaction() -> None:

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from tests.crash.far_end import Taking
 from tests.crash.load import Message
-from tests.crash.stored import Job
+from tests.crash.stored import JOURNAL, Job
 
 UNCONFIRMED = "did not confirm in time"
 """In the reply that says: it was not kept, as far as is known. Such a message may go out."""
@@ -147,6 +147,7 @@ def make_account(
             takings[one].append(taking)
         findings += _what_is_wrong(taking, by_recipient)
     waiting, dead = _left(jobs, findings)
+    journaled = {one for job in jobs if job.places == (JOURNAL,) for one in job.recipients}
     lost: list[str] = []
     count: Counter[str] = Counter()
     for message in messages:
@@ -158,6 +159,8 @@ def make_account(
                 "discarded": (message.id, one) in told.discarded,
             }
             ends = [name for name, true in here.items() if true]
+            if not ends and one in journaled:
+                ends = ["queued"]
             if message.fate == "kept":
                 count["kept"] += 1
                 if not ends:
@@ -211,6 +214,8 @@ def _left(jobs: Sequence[Job], findings: list[str]) -> tuple[set[str], set[str]]
     waiting: set[str] = set()
     dead: set[str] = set()
     for job in jobs:
+        if job.places == (JOURNAL,):
+            continue
         (dead if job.dead else waiting).update(job.recipients)
         if len(job.places) != 1:
             findings.append(f"job {job.id} stands in {len(job.places)} lists: {job.places}")

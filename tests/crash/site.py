@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.crash.far_end import DEAD, SMTP_TOKENS, Record, Taking
 from tests.crash.load import SENDERS, Load
 from tests.crash.parts import Part
 from tests.crash.plan import Blow, Plan
-from tests.crash.stored import Job, read_jobs, rewrite
+from tests.crash.stored import Job, read_journals, read_jobs, rewrite
 from tests.support.processes import Installation, franker_command, free_port
 
 STREAMS = ("outbound", "broadcasts")
@@ -175,7 +176,8 @@ class Site:
         told = read_log(self._log_lines())
         account = make_account(load.messages, self._taken, jobs, told, self._happenings)
         self._judge(account)
-        self._faults += [f"defect: {text[-2000:]}" for text in told.defects]
+        defects = Counter(text[-2000:] for text in told.defects)
+        self._faults += [f"defect, {count} times: {text}" for text, count in defects.items()]
         rate = account.kept_messages / load.seconds
         return Result(self._plan, account, tuple(self._faults), rate, drain_s, self._missed)
 
@@ -356,6 +358,7 @@ class Site:
         for name in (*(n for n in self._parts if n.startswith("worker")), "proxy", "redis"):
             if name == "redis":
                 jobs = await asyncio.to_thread(self._read_jobs)
+                jobs += read_journals(self._data_dir / "journal")
             if wrong := await self._parts[name].end():
                 self._faults.append(wrong)
         return jobs

@@ -10,6 +10,10 @@ from redis.retry import Retry
 
 from proxy.queue import keys
 from proxy.queue.job import decode_envelope
+from proxy.queue.journal.record import HEADER_OCTETS, read_records, unpack_header
+
+JOURNAL = "journal"
+"""The place of what is in a journal: in Redis, too, if it was moved and not yet cut off there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,27 @@ def read_jobs(socket: Path, streams: Sequence[str]) -> list[Job]:
         return jobs
     finally:
         client.close()
+
+
+def read_journals(folder: Path) -> list[Job]:
+    """Return what stands in the journals of `folder`; their owners must have ended."""
+    jobs: list[Job] = []
+    for path in sorted(folder.glob("*.journal")):
+        octets = path.read_bytes()
+        header = unpack_header(octets)
+        if header is None:
+            continue
+
+        def read(at: int, count: int, octets: bytes = octets) -> bytes:
+            return octets[at : at + count]
+
+        size = len(octets)
+        window = read_records(read, header[1], HEADER_OCTETS, size, size, size)
+        jobs += [
+            Job(record.id, decode_envelope(record.envelope).recipients, (JOURNAL,))
+            for record in window.records
+        ]
+    return jobs
 
 
 def rewrite(socket: Path) -> None:

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from tests.crash.site import Result
 
+_MOST_FAULTS = 10
+"""As many reasons are given for one round."""
+
 _COLUMNS = (
     ("round", 6),
     ("mails", 6),
@@ -67,7 +70,9 @@ def details(result: Result) -> list[str]:
         for one in result.account.repeats
         if one.why
     ]
-    said += [f"       FAILED: {fault}" for fault in result.faults]
+    said += [f"       FAILED: {fault}" for fault in result.faults[:_MOST_FAULTS]]
+    if len(result.faults) > _MOST_FAULTS:
+        said.append(f"       FAILED: and {len(result.faults) - _MOST_FAULTS} more")
     if result.faults:
         said.append(f"       again: {result.plan.repeat()}")
     return said
