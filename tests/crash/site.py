@@ -23,7 +23,7 @@ from tests.crash.far_end import DEAD, SMTP_TOKENS, Record, Taking
 from tests.crash.load import SENDERS, Load
 from tests.crash.parts import Part
 from tests.crash.plan import Blow, Plan
-from tests.crash.stored import Job, read_journals, read_jobs, rewrite
+from tests.crash.stored import Job, read_jobs, read_journals, rewrite
 from tests.support.processes import Installation, franker_command, free_port
 
 STREAMS = ("outbound", "broadcasts")
