@@ -21,6 +21,7 @@ from proxy.log import events
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
+from worker.board import Board
 from worker.claims.claim import Claim, Settlement
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
@@ -33,7 +34,7 @@ from worker.claims.scripts import CLAIM, REAP, REGISTER
 _CLAIM_OCTETS = 4_000_000
 _ANSWER_S = 5.0
 _BEAT_ANSWER_S = 2.0
-_GOODBYE_S = 5.0
+_GOODBYE_S = 3.0  # after the 10 s for what is on the wire: 15 s in all are never used up
 
 
 class Claims:
@@ -51,6 +52,8 @@ class Claims:
         self.on_shutdown: Callable[[], None] = lambda: None
         self.on_stop_job: Callable[[str], None] = lambda _job_id: None
         self.connections_in_use: Callable[[], int] = lambda: 0
+        self.board = Board()
+        """How the routes stand for all workers of this Redis."""
         self._settings = settings
         self._data_dir = data_dir
         self._number = number
@@ -89,6 +92,7 @@ class Claims:
             registration=lambda: self._me,
             lost=self._renew,
             wake=self._work.set,
+            board=self.board,
         )
 
     @property
