@@ -24,7 +24,7 @@ from tests.fuzz.engine import Outcome
 from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS, by_chance_named
 
-LED = 0.05
+LED = 0.02
 """The part of the cases that coverage leads, where both engines run: it takes ten times as long."""
 
 GROWTH = 32_000_000

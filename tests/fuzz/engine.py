@@ -111,9 +111,9 @@ def by_chance(target: Target, count: int, seed: int) -> Outcome:
 
 def _run(target: Target, case: bytes, outcome: Outcome) -> None:
     signal.setitimer(signal.ITIMER_REAL, HANG_S)
-    began = time.perf_counter()
+    began = time.process_time()  # others on this machine make no case slow
     target.check(case)
-    outcome.slowest_s = max(outcome.slowest_s, time.perf_counter() - began)
+    outcome.slowest_s = max(outcome.slowest_s, time.process_time() - began)
     outcome.cases += 1
 
 

@@ -213,4 +213,4 @@ SAYINGS = (
     b"BDAT 5 LAST\r\n", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", b"\xef\xbb\xbf", b"\t", b" ",
 )  # fmt: skip
 
-TARGETS = (Target("session", check_session, SAYINGS, 20),)
+TARGETS = (Target("session", check_session, SAYINGS, 10),)

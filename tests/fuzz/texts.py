@@ -207,5 +207,5 @@ TARGETS = (
     Target("end-of-data", check_end_of_data, ENDS, 190),
     Target("fields", check_fields, FIELDS, 100),
     Target("addresses", check_addresses, ADDRESSES, 100),
-    Target("words", check_words, WORDS, 30),
+    Target("words", check_words, WORDS, 15),
 )
