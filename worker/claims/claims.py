@@ -21,7 +21,6 @@ from proxy.log import events
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
-from worker.board import Board
 from worker.claims.claim import Claim, Settlement
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
@@ -52,8 +51,6 @@ class Claims:
         self.on_shutdown: Callable[[], None] = lambda: None
         self.on_stop_job: Callable[[str], None] = lambda _job_id: None
         self.connections_in_use: Callable[[], int] = lambda: 0
-        self.board = Board()
-        """How the routes stand for all workers of this Redis."""
         self._settings = settings
         self._data_dir = data_dir
         self._number = number
@@ -92,7 +89,6 @@ class Claims:
             registration=lambda: self._me,
             lost=self._renew,
             wake=self._work.set,
-            board=self.board,
         )
 
     @property
