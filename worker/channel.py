@@ -25,6 +25,7 @@ from worker.route import Reason
 from worker.smarthost.connection import Connection
 from worker.smarthost.host import Budget, Logins, RouteClosed, Smarthost, Way
 from worker.smarthost.pool import Pool
+from worker.smarthost.sasl import Login
 from worker.smarthost.transaction import Transaction, TransactionReplies
 from worker.verdict import Blame, Judgement, judge
 
@@ -51,13 +52,23 @@ class Channel:
         outcomes: Outcomes,
         *,
         roomy: Callable[[], None],
+        where: str,
     ) -> None:
         """Make a channel for `streams` (names in the configuration) by `way`.
 
-        `roomy` is called whenever mail could be claimed that could not before.
+        `roomy` is called whenever mail could be claimed that could not before. `where` is this
+        host, whose workers share their troubles with the network.
         """
         self.streams = tuple(streams)
-        self.gate = Gate(streams, time.monotonic)
+        self.gate = Gate(
+            streams,
+            time.monotonic,
+            claims.board,
+            name=way.route(),
+            host=way.host,
+            where=where,
+        )
+        self._way = way
         self.octets = 0  # of the messages held
         self._settings = settings
         self._logins = Logins(way)
@@ -151,8 +162,12 @@ class Channel:
 
     def feed(self) -> None:
         """Start every transaction that can be started now, and open connections for the rest."""
-        if self.gate.reason in (None, Reason.REFUSING) and not self._closing:
-            self._start_ready()
+        reason = self.gate.reason
+        if reason is None or (reason is Reason.REFUSING and self.gate.probe_due):
+            if not self._closing:
+                self._start_ready()
+        else:  # another worker closed it, or a claim was under way when this one did
+            self._clear_ready(reason)
         if self.room():
             self._roomy()
 
@@ -354,12 +369,18 @@ class Channel:
 
     def _close_gate(self, reason: Reason, detail: str) -> None:
         self.gate.close(reason, detail)
+        self._clear_ready(reason)
+
+    def _clear_ready(self, reason: Reason) -> None:
         while self._ready:
             self._give_back(self._ready.pop(), f"the route is paused: {reason}")
 
-    def _opened(self) -> None:
-        if self.gate.reason is not Reason.REFUSING:
-            self.gate.open()
+    def _opened(self, login: Login) -> None:
+        for stream in self.streams:
+            for name in self._way.each_name:
+                used = relaying.CREDENTIAL_USED.labels(stream, name)
+                used.set(name == login.name)
+        self.gate.reached()
         self.feed()
 
     def _not_opened(self, closed: RouteClosed) -> None:
@@ -372,11 +393,11 @@ class Channel:
     def tick(self) -> None:
         """Do what time alone makes due; called about once a second."""
         self._pool.tidy(time.monotonic(), self._width())
+        self.gate.rename(self._way.route())  # a secret that was changed is tried at once
         reason = self.gate.reason
-        if reason not in (None, Reason.REFUSING) and not self._pool.opening and not self._closing:
-            mended = reason is Reason.CREDENTIALS and self._logins.untried
-            if mended or self.gate.probe_due:
-                self._pool.open_one()
+        probing = reason not in (None, Reason.REFUSING) and self.gate.probe_due
+        if probing and not self._pool.opening and not self._closing:
+            self._pool.open_one()
         self.feed()
 
     # -- the end -------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ class Relay:
                 claims,
                 self._outcomes,
                 roomy=partial(self._room_for, frozenset(streams)),
+                where=local_name,
             )
             for way, streams in ways.items()
         ]

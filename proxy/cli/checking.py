@@ -65,6 +65,7 @@ def check(config: Path | None, as_json: bool) -> None:
 async def _look(host: Host) -> list[Finding]:
     found = await asyncio.gather(
         _store(host),
+        _pauses(host),
         *(_stream(host, name) for name in host.settings.streams),
         *(_look_up(host, name) for name in host.settings.streams),
     )
@@ -104,6 +105,36 @@ async def _store(host: Host) -> list[Finding]:
     if host.settings.redis.require_durable:
         return [Finding("store", name, "failed", f"not durable, no mail is taken: {judged.reason}")]
     return [Finding("store", name, "note", f"not durable, as allowed: {judged.reason}; {used}")]
+
+
+async def _pauses(host: Host) -> list[Finding]:
+    """Say which routes the workers hold paused; what cannot be asked is the store's finding."""
+    import socket
+
+    from redis.exceptions import RedisError
+
+    from proxy.queue.connection import open_redis
+    from proxy.queue.routes import paused_routes
+
+    try:
+        client = open_redis(host.settings, host.data_dir, timeout=_TIMEOUT_S)
+    except ValueError:
+        return []
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            paused = await paused_routes(client)
+    except (RedisError, OSError, TimeoutError):
+        return []
+    finally:
+        await client.aclose()
+    here = ("", socket.gethostname())
+    return [
+        Finding(
+            f"stream {name}", route.host, "failed" if route.where in here else "note", str(route)
+        )
+        for route in paused
+        for name in route.streams
+    ]
 
 
 async def _stream(host: Host, name: str) -> list[Finding]:

@@ -203,6 +203,8 @@ async def _list(
     now = time.time()
     count, octets, listed = 0, 0, []
     async with open_store(host) as redis:
+        if not as_json:
+            await _show_pauses(redis, stream, now)
         streams = [stream] if stream else await inventory.known_streams(redis)
         async for entry in inventory.entries(redis, streams, states, most=most):
             count, octets = count + 1, octets + entry.size
@@ -214,6 +216,19 @@ async def _list(
         print_json(listed)
     else:
         click.echo(f"{count} messages, {size_text(octets)}" if count else "Nothing is kept.")
+
+
+async def _show_pauses(redis: Any, stream: str | None, now: float) -> None:
+    """Say first which streams' mail does not leave, and why."""
+    from proxy.queue.routes import paused_routes
+
+    for route in await paused_routes(redis):
+        if stream in (None, *route.streams):
+            wait = duration_text(max(0.0, route.probe_at - now))
+            then = "tried just now" if route.probing else f"next try in {wait}"
+            lasted = duration_text(now - route.since)
+            text = f"{', '.join(route.streams)}: {route}; since {lasted}, {then}; its mail waits"
+            click.echo(printable(text))
 
 
 async def _show(host: Host, message_id: str, *, whole: bool, as_json: bool) -> None:

@@ -41,6 +41,12 @@ ROUTE_PAUSED = Gauge(
     ("stream", "reason"),
     registry=REGISTRY,
 )
+CREDENTIAL_USED = Gauge(
+    "franker_credential_used",
+    "1 for the credential by which the last login for this stream was accepted, else 0.",
+    ("stream", "credential"),
+    registry=REGISTRY,
+)
 LOOK_UPS = Counter(
     "franker_look_ups_total",
     "Questions to Postmark's API about messages whose outcome is unknown, by what it knew.",

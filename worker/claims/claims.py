@@ -21,6 +21,7 @@ from proxy.log import events
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
+from worker.board import Board
 from worker.claims.claim import Claim, Settlement
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
@@ -51,6 +52,8 @@ class Claims:
         self.on_shutdown: Callable[[], None] = lambda: None
         self.on_stop_job: Callable[[str], None] = lambda _job_id: None
         self.connections_in_use: Callable[[], int] = lambda: 0
+        self.board = Board()
+        """How the routes stand for all workers of this Redis."""
         self._settings = settings
         self._data_dir = data_dir
         self._number = number
@@ -89,12 +92,18 @@ class Claims:
             registration=lambda: self._me,
             lost=self._renew,
             wake=self._work.set,
+            board=self.board,
         )
 
     @property
     def name(self) -> str:
         """The worker's name as RQ's tools show it."""
         return self._me.name
+
+    @property
+    def incarnation(self) -> str:
+        """What this registration of the worker is known by in Redis."""
+        return self._me.incarnation
 
     @property
     def share(self) -> int:
