@@ -17,6 +17,7 @@ from proxy.metrics import relaying
 from proxy.web.server import HttpError, HttpServer, serve_http
 from worker.channel import Channel
 from worker.claims import Claim, Claims
+from worker.notices import open_office
 from worker.outcomes import Outcomes
 from worker.smarthost.host import Budget, Smarthost, Way, way_of
 from worker.smarthost.tls import TrustStore
@@ -228,7 +229,8 @@ async def serve(settings: Settings, source: str, notices: Sequence[str], *, numb
             http=http.address if http else "-",
         )
         systemd.tell("READY=1", *([f"X_HTTP={http.address}"] if http else []))
-        await relay.run()
+        async with open_office(settings, data_dir, lambda: claims.incarnation):
+            await relay.run()
     else:
         starting.cancel()
     if http is not None:

@@ -4,6 +4,7 @@ from proxy.log.events import (
     attempt,
     client_refused,
     dead,
+    dead_moved,
     defect,
     deferred,
     discarded,
@@ -32,6 +33,7 @@ from proxy.log.events import (
     store_back,
     store_durable,
     store_not_durable,
+    told,
     unknown,
     worker_reaped,
 )
@@ -42,6 +44,7 @@ __all__ = [
     "client_refused",
     "conceal",
     "dead",
+    "dead_moved",
     "defect",
     "deferred",
     "discarded",
@@ -71,6 +74,7 @@ __all__ = [
     "store_back",
     "store_durable",
     "store_not_durable",
+    "told",
     "unknown",
     "worker_reaped",
 ]

@@ -189,6 +189,19 @@ def dead(message_id: str, /, *, stream: str, recipients: Addresses, reply: str) 
     )
 
 
+def dead_moved(message_id: str, /, *, stream: str, file: str) -> None:
+    """A dead letter is no longer in Redis: it is in `file` now, as `[dead]` says."""
+    emit("dead_moved", {"id": message_id, "stream": stream, "file": file})
+
+
+def told(message_id: str, /, *, stream: str, owner: str, dead: int, late: int) -> None:
+    """A notice about so many dead and late messages is queued for their owner."""
+    emit(
+        "told",
+        {"id": message_id, "stream": stream, "to": address(owner), "dead": dead, "late": late},
+    )
+
+
 def unknown(message_id: str, /, *, stream: str, recipients: Addresses, detail: str) -> None:
     """The final dot was sent and no reply came: Postmark may have it or not."""
     emit(

@@ -30,6 +30,9 @@ class JobEnvelope:
     While its recipients are asked for at Postmark, because nobody knows whether they were sent,
     `asked` is the sum of the seconds waited between answers (above 0), `unanswered` of those in
     which no answer came. `settled` are Postmark's ids of messages whose end is accounted for.
+
+    `notify` is false when nobody is to be told of deaths and delay, `notice` true for what Franker
+    wrote itself to tell somebody: of its death nobody is told but the log.
     """
 
     mail_from: str
@@ -49,6 +52,7 @@ class JobEnvelope:
     asked: float = 0.0
     unanswered: float = 0.0
     settled: tuple[str, ...] = ()
+    notice: bool = False
 
     def left(self, recipients: tuple[str, ...], replies: dict[str, str]) -> "JobEnvelope":
         """Return this envelope with only `recipients` left, and `replies` noted for them."""
@@ -78,6 +82,7 @@ _SHORT = {
     "asked": "ask",
     "unanswered": "mute",
     "settled": "done",
+    "notice": "note",
 }
 # Names are short and defaults left out because every queued message pays for them in memory.
 _DEFAULTS: dict[str, Any] = {
@@ -95,6 +100,7 @@ _DEFAULTS: dict[str, Any] = {
     "asked": 0.0,
     "unanswered": 0.0,
     "settled": (),
+    "notice": False,
 }
 
 

@@ -30,6 +30,8 @@ _NAMES = {
     "DEFERRED": keys.deferred_key(""),
     "RESULTS": keys.results_key(""),
     "DISCARDED": keys.DISCARDED,
+    "UNTOLD": keys.untold_key(""),
+    "TOLD": keys.TOLD,
     "QUEUE_PREFIX": keys.QUEUE_PREFIX,
 }
 # What only settles things runs on a server that is out of memory, too.
