@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.config.model import Retry
@@ -26,6 +26,7 @@ from worker.relay import Step
 
 A, B, C = "a@example.net", "b@example.net", "c@example.net"
 ASK_FOR = 300.0
+QUESTIONS = settings(deadline=None)
 RETRY = Retry()
 OUR_ID = "01m7w9xfgkes0ytxfc75fx2xys"
 
@@ -181,6 +182,7 @@ def test_pauses_double_up_to_a_minute_and_end_when_it_was_asked_for_long_enough(
     assert list(step.deferred) == [A]
 
 
+@QUESTIONS
 @given(st.floats(0, 1), st.floats(0.01, 1e5))
 def test_asking_ends_whatever_chance_says(chance: float, ask_for: float) -> None:
     claim = claim_of(A, asked=asking.first_pause(ask_for, chance))
@@ -221,6 +223,14 @@ def test_without_an_answer_it_is_asked_for_twelve_times_as_long_and_then_sent_ag
         claim = replace(claim, envelope=step.settlement.left)
     assert claim.envelope.unanswered == 12 * ASK_FOR
     assert step.settlement.then == "defer"
+    assert list(step.deferred) == [A]
+
+
+def test_where_there_is_no_way_to_the_api_it_is_not_waited_for_long() -> None:
+    claim = claim_of(A, unanswered=ASK_FOR / 4)
+    assert follow(claim, None, reachable=True).settlement.dot
+    step = follow(claim, None, reachable=False)
+    assert not step.settlement.dot
     assert list(step.deferred) == [A]
 
 

@@ -219,7 +219,7 @@ async def test_while_the_api_is_away_the_message_waits_and_is_found_when_it_is_b
     await far_end.web.close()
     silent = look_ups("unanswered")
     put(queue, body=MARKED)
-    async with relay_at_work(settings_of(far_end, data_dir, ask_for=1.0), data_dir):
+    async with relay_at_work(settings_of(far_end, data_dir, ask_for=30.0), data_dir):
         await wait_until(lambda: look_ups("unanswered") >= silent + 3)
         await far_end.api_returns()
         await wait_until(lambda: nothing_left(queue))
@@ -324,7 +324,7 @@ async def test_an_expired_message_that_postmark_has_counts_as_sent(
     put(queue, mail=soon, body=MARKED)
     await far_end.web.close()
     silent = look_ups("unanswered")
-    async with relay_at_work(settings_of(far_end, data_dir), data_dir):
+    async with relay_at_work(settings_of(far_end, data_dir, ask_for=30.0), data_dir):
         await wait_until(lambda: look_ups("unanswered") >= silent + 4)
         await far_end.api_returns()
         await wait_until(lambda: nothing_left(queue))

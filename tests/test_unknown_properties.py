@@ -6,7 +6,7 @@ Postmark can be asked and finds a message within `ask_for`.
 
 from dataclasses import dataclass, field, replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.config.model import Retry
@@ -133,6 +133,7 @@ class World:
                 return replace(judged, sent=words)
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(1, 130), st.integers(0, 12))
 def test_each_recipient_is_sent_once_or_dead(
     data: st.DataObject, count: int, troubles: int

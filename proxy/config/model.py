@@ -211,7 +211,7 @@ class Postmark(Section):
     api_url: Annotated[str, AfterValidator(_api_url)] = "https://api.postmarkapp.com"
     verified: Annotated[tuple[MailboxOrDomain, ...], BeforeValidator(listed)] = ()
     unknown_outcome: Literal["resend", "hold"] = "resend"
-    ask_for: Duration = 300.0
+    ask_for: Duration = 120.0
 
 
 class Retry(Section):

@@ -19,6 +19,7 @@ from worker.outcomes.findings import (
 from worker.smarthost.tls import TrustStore, TrustStoreUnusable
 
 _TIMEOUT_S = 30.0
+_CONNECT_S = 10.0
 _CONNECTIONS = 4
 _MOST_OCTETS = 20_000_000
 _ROWS = 500
@@ -28,6 +29,10 @@ _R = TypeVar("_R")
 
 class Unanswered(Exception):
     """The API gave no answer that can be used; str() says why."""
+
+
+class Unreachable(Unanswered):
+    """No connection to the API came about, or none that can be trusted."""
 
 
 class TokenRefused(Unanswered):
@@ -149,6 +154,8 @@ class Api:
             ) as response:
                 octets = await _bounded(response)
                 status = response.status
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unreachable(f"{self._url}: {error or type(error).__name__}") from error
         except (aiohttp.ClientError, TimeoutError, OSError, TrustStoreUnusable) as error:
             raise Unanswered(f"{self._url}: {error or type(error).__name__}") from error
         if status in (401, 403):
@@ -161,7 +168,7 @@ class Api:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
-                timeout=aiohttp.ClientTimeout(total=self._timeout),
+                timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=_CONNECT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session

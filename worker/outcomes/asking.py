@@ -21,8 +21,17 @@ FIRST_S = 2.0
 LONGEST_S = 60.0
 """The longest pause between two questions."""
 
-PATIENCE = 12
-"""How many times longer than for "not found" an answer is waited for."""
+_SILENT = 12
+_UNREACHABLE = 0.25
+
+
+def patience(ask_for: float, *, reachable: bool) -> float:
+    """Return for how many seconds an answer is waited for: for trouble at Postmark, long.
+
+    `reachable` is False where no connection to the API ever came about: a host from which there
+    is no way to it gains nothing by waiting.
+    """
+    return ask_for * (_SILENT if reachable else _UNREACHABLE)
 
 
 def first_pause(ask_for: float, chance: float) -> float:
@@ -48,18 +57,19 @@ def follow(
     retry: Retry,
     chance: float,
     silence: str = "",
+    reachable: bool = True,
 ) -> Step:
     """Return what follows from an answer about the recipients of `claim`.
 
     `finding` is None when no answer came, because of `silence`. What is not found for `ask_for`
-    seconds is sent again; after PATIENCE times that without an answer `unknown_outcome` decides,
-    "resend" or "hold". `chance` is 0 to 1, for jitter.
+    seconds is sent again; where there was no answer for as long as there is `patience`,
+    `unknown_outcome` decides, "resend" or "hold". `chance` is 0 to 1, for jitter.
     """
     envelope = claim.envelope
     if finding is None:
-        patience = PATIENCE * ask_for
-        if envelope.unanswered < patience:
-            pause = _pause(envelope.unanswered, patience, chance)
+        longest = patience(ask_for, reachable=reachable)
+        if envelope.unanswered < longest:
+            pause = _pause(envelope.unanswered, longest, chance)
             return _ask_again(
                 claim, replace(envelope, unanswered=envelope.unanswered + pause), pause
             )

@@ -16,7 +16,7 @@ from proxy.config.model import Settings
 from proxy.metrics import relaying
 from worker import ledger, relay
 from worker.claims import Claim, Claims, Settlement
-from worker.outcomes.api import Api, Unanswered
+from worker.outcomes.api import Api, Unanswered, Unreachable
 from worker.outcomes.asking import FIRST_S, LONGEST_S, first_pause, follow
 from worker.outcomes.findings import Finding
 from worker.outcomes.inquiry import api_tokens, by_token, inquire
@@ -48,6 +48,7 @@ class Outcomes:
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._stopped: set[str] = set()
         self._silent: dict[str, _Silence] = {}
+        self._reached = False
 
     def policy(self, stream: str) -> str:
         """Return what is done about an unknown outcome of `stream`: "ask", else as configured."""
@@ -116,8 +117,10 @@ class Outcomes:
                     finding, _ = await by_token(api_tokens(stream), question)
                 except Unanswered as error:
                     silence = str(error)
+                    self._reached |= not isinstance(error, Unreachable)
                     self._not_answered(claim.stream, silence)
                 else:
+                    self._reached = True
                     self._answered(claim.stream)
         postmark = self._settings.postmark
         step = follow(
@@ -128,6 +131,7 @@ class Outcomes:
             retry=self._settings.retry,
             chance=random.random(),
             silence=silence,
+            reachable=self._reached,
         )
         self._claims.settle(claim, step.settlement)
         self._note(claim, finding, step, silence)
