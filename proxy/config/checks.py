@@ -72,14 +72,14 @@ def _table(written: Written, key: str) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def notices(settings: Settings, written: Written) -> list[str]:
+def notices(settings: Settings) -> list[str]:
     """Return what is allowed but should be said at start and by `franker check`."""
     return [
         *_open_doors(settings.listen),
         *_sizes(settings),
         *_clear_redis(settings.redis.url),
         *_shadowed_rules(settings),
-        *_not_yet(settings, written),
+        *_mute(settings),
     ]
 
 
@@ -133,13 +133,25 @@ def _shadowed_rules(settings: Settings) -> Iterator[str]:
             return
 
 
-def _not_yet(settings: Settings, written: Written) -> Iterator[str]:
-    for section in ("notify", "dead"):
-        if written.at((section,)):
-            yield f"not in this version yet: [{section}]; its keys are checked and have no effect"
+def _mute(settings: Settings) -> Iterator[str]:
+    """Say it when somebody is to be told by mail, and it cannot be."""
+    notify, verified = settings.notify, settings.postmark.verified
     owned = [rule.name for rule in settings.rules if rule.owner]
-    if owned:
-        yield f"not in this version yet: owner (of {', '.join(owned)}); nobody is told by mail"
+    if not notify.to and not owned:
+        return
+    key, sender = "notify.from", notify.from_
+    if not sender:
+        key, sender = "local.from", settings.local.from_
+    if not sender:
+        whom = "notify.to" if notify.to else f"the owner of {', '.join(owned)}"
+        yield f"notify.from is not set: {whom} will not be told of mail that dies or is late"
+    elif verified and not _covers(verified, sender):
+        yield f"{key}: {sender} is not in postmark.verified; Postmark may refuse the notices"
+
+
+def _covers(verified: Collection[str], address: str) -> bool:
+    known = {one.lower() for one in verified}
+    return address.lower() in known or address.rpartition("@")[2].lower() in known
 
 
 def secret_variables(settings: Settings) -> set[str]:
