@@ -11,13 +11,13 @@ from tests.support.mail import LOCAL, accepted, hand_in, policy, read
 POLICY = policy(local=LOCAL)
 HEADER = b"From: App <app@example.com>\r\nSubject: s\r\n"
 MIXED = HEADER + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
-MEGABYTE = 1_000_000
-LONG_HEADER = 250_000
+LONG_BODY = 500_000
+LONG_HEADER = 100_000
 SECONDS = 3.0
-"""Of processor time; the slowest takes half a second here."""
+"""Of processor time; the slowest takes a quarter of a second here."""
 
 
-def filled(unit: bytes, size: int = MEGABYTE) -> bytes:
+def filled(unit: bytes, size: int = LONG_BODY) -> bytes:
     return unit * (size // len(unit))
 
 
