@@ -116,7 +116,6 @@ def test_a_multipart_of_more_parts_than_can_be_repaired_is_text_that_can_be_read
 
 def test_a_multipart_of_10000_parts_is_repaired_part_by_part() -> None:
     taken = accepted(MIXED + b"--b\r\n\r\nGr\xfc\xdfe\r\n" * 10_000, POLICY)
-    message = read(taken.job.body)
-    assert message.get_content_type() == "multipart/mixed"
-    first = next(message.iter_parts())
-    assert first.get_content().strip() == "Grüße"
+    header, _, parts = taken.job.body.partition(b"\r\n\r\n")
+    assert b"Content-Type: multipart/mixed; boundary=b" in header
+    assert parts.count(b"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n") == 10_000
