@@ -1,11 +1,11 @@
 """All targets, by name."""
 
-from tests.fuzz import far_end, messages, records, session, texts
+from tests.fuzz import far_end, messages, notices, records, session, texts
 from tests.fuzz.engine import Outcome, by_chance
 
 TARGETS = {
     target.name: target
-    for module in (texts, messages, session, far_end, records)
+    for module in (texts, messages, session, far_end, records, notices)
     for target in module.TARGETS
 }
 
