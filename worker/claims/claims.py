@@ -63,7 +63,7 @@ class Claims:
         self._second = [name for name in streams if kinds.get(name) == "broadcast"]
         self._turn = 0
         self._absurd = 2 * settings.retry.cap + 3600
-        self._held: set[str] = set()
+        self._held: dict[str, None] = {}  # the ids, in order
         self._gone = self._died = 0
         self._work = asyncio.Event()
         self._renewal = asyncio.Lock()
@@ -169,7 +169,7 @@ class Claims:
         self._turn += 1
         found = (self._read(execution, answer[at : at + 6]) for at in range(1, len(answer), 6))
         claims = [claim for claim in found if claim is not None]
-        self._held.update(claim.id for claim in claims)
+        self._held.update(dict.fromkeys(claim.id for claim in claims))
         return claims
 
     def mark(self, claim: Claim, recipients: tuple[str, ...]) -> "asyncio.Future[bool]":
@@ -187,7 +187,7 @@ class Claims:
         Redis answers.
         """
         if settlement.then != "keep":
-            self._held.discard(claim.id)
+            self._held.pop(claim.id, None)
         if settlement.dead is not None:
             self._died += 1
         elif settlement.then == "gone":
