@@ -11,7 +11,7 @@ from proxy.mail.ids import new_id
 from proxy.queue import inventory, keys
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import read_depths
-from proxy.queue.job import JobEnvelope, decode_envelope, encode_envelope
+from proxy.queue.job import JobEnvelope, RelayJob, decode_envelope, encode_envelope
 from tests.support.redis_server import RedisServer
 
 NOW = 1_795_169_296.0
@@ -237,3 +237,41 @@ async def test_a_job_that_stands_nowhere_can_still_be_deleted(
     queue.client.delete(keys.queue_key("outbound"))
     assert await inventory.delete(store, [lost]) == {lost: "deleted"}
     assert not queue.client.exists(keys.job_key(lost))
+
+
+async def test_a_rerouted_letter_stands_in_the_queue_that_was_chosen_and_nowhere_else(
+    queue: _Queue, store: redis.asyncio.Redis
+):
+    job_id, waiting = queue.dead(), queue.queued()
+
+    def judge(given: str, mail: JobEnvelope, body: bytes) -> RelayJob:
+        return RelayJob(given, "bulk", replace(mail, rule="new"), b"anew " + body)
+
+    answer = await inventory.reroute(store, [job_id, waiting, "none"], judge)
+    assert answer == {job_id: "retried", waiting: "not_dead", "none": "absent"}
+    assert queue.ids("bulk") == [job_id]
+    assert queue.client.zcard(keys.failed_key("outbound")) == 0
+    job = queue.client.hgetall(keys.job_key(job_id))
+    assert job[b"origin"] == keys.queue_name("bulk").encode()
+    assert job[b"body"] == b"anew Subject: x\r\n\r\n.\r\n"
+    assert not {b"died", b"exc_info"} & job.keys()
+    assert queue.mail(job_id).rule == "new"
+
+
+async def test_a_letter_that_changed_while_it_was_judged_stays(
+    queue: _Queue, store: redis.asyncio.Redis
+):
+    job_id = queue.dead()
+
+    def judge(given: str, mail: JobEnvelope, body: bytes) -> RelayJob:
+        queue.client.hset(keys.job_key(job_id), "envelope", b"another")
+        return RelayJob(given, "bulk", mail, body)
+
+    assert await inventory.reroute(store, [job_id], judge) == {job_id: "changed"}
+    assert queue.ids("bulk") == []
+
+
+async def test_the_words_of_a_judge_who_says_no_are_told(queue: _Queue, store: redis.asyncio.Redis):
+    job_id = queue.dead()
+    assert await inventory.reroute(store, [job_id], lambda *_: "no") == {job_id: "no"}
+    assert queue.client.zcard(keys.failed_key("outbound")) == 1

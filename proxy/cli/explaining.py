@@ -70,7 +70,7 @@ def explain(
         client=Client(client, helo="explain", user=user, uid=_uid(user), login=login),
     )
     content = _content(file, sender, recipients)
-    answer = _answer(settings, _policy(settings), envelope, content)
+    answer = _answer(settings, policy_of(settings), envelope, content)
     if as_json:
         print_json(answer)
     else:
@@ -100,7 +100,7 @@ def _content(file: str | None, sender: str, recipients: tuple[str, ...]) -> byte
     return "\r\n".join(lines).encode()
 
 
-def _policy(settings: "Settings") -> "Policy":
+def policy_of(settings: "Settings") -> "Policy":
     """Return the policy as the proxy on this host compiles it."""
     from proxy.daemon import host_names, read_aliases
     from proxy.submission import compile_policy

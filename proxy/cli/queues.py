@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from proxy.cli.host import Host, find_host
+from proxy.cli.letters import export, todays_rules
 from proxy.cli.options import (
     EX_FAILED,
     config_option,
@@ -61,12 +62,22 @@ def list_(
     _show_all(find_host(config), stream, states or _STATES, most, as_json)
 
 
-@queue.command(epilog=example("franker queue dead", "franker queue dead --json | jq -r '.[].id'"))
+@queue.command(epilog=example("franker queue dead", "franker queue dead --export letters/"))
 @config_option
 @json_option
 @_stream_option
-def dead(config: Path | None, as_json: bool, stream: str | None) -> None:
+@click.option(
+    "--export",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write each as DIR/ID.eml, its envelope in X-Franker-* fields; it stays here, too.",
+)
+def dead(config: Path | None, as_json: bool, stream: str | None, folder: Path | None) -> None:
     """List what was refused for good, with the reply's words; it is kept until you decide."""
+    if folder is not None:
+        export(find_host(config), stream, folder, as_json=as_json)
+        return
     _show_all(find_host(config), stream, ("dead",), None, as_json)
 
 
@@ -88,6 +99,7 @@ def show(config: Path | None, as_json: bool, message: bool, message_id: str) -> 
 @_stream_option
 @click.option("--dead", "all_dead", is_flag=True, help="All that are dead.")
 @click.option("--deferred", "all_deferred", is_flag=True, help="All that are deferred.")
+@click.option("--reroute", is_flag=True, help="Dead ones only: let today's rules rewrite them.")
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 def retry(
     config: Path | None,
@@ -95,16 +107,21 @@ def retry(
     stream: str | None,
     all_dead: bool,
     all_deferred: bool,
+    reroute: bool,
     ids: tuple[str, ...],
 ) -> None:
     """Send messages again: dead ones from the beginning, deferred ones now."""
     from proxy.queue import inventory
 
     states = _named_states(ids, stream, dead=all_dead, deferred=all_deferred)
+    if reroute and all_deferred:
+        raise click.UsageError("--reroute is for dead messages; deferred ones keep their rule")
 
     async def work(host: Host) -> dict[str, str]:
         async with open_store(host) as redis:
             chosen = ids or await _ids(redis, stream, states)
+            if reroute:
+                return await inventory.reroute(redis, chosen, todays_rules(host.settings))
             return dict(await inventory.retry(redis, chosen, now=time.time()))
 
     _report(asyncio.run(work(find_host(config))), "retried", as_json)
@@ -180,6 +197,7 @@ _OUTCOMES = {
     "absent": "there is no such message: it was sent, or deleted",
     "sending": "it is being sent just now",
     "queued": "it waits to be sent anyway",
+    "not_dead": "it is not dead; --reroute is for dead messages",
     "changed": "it changed at this moment; try again",
 }
 

@@ -33,6 +33,9 @@ class JobEnvelope:
 
     `notify` is false when nobody is to be told of deaths and delay, `notice` true for what Franker
     wrote itself to tell somebody: of its death nobody is told but the log.
+
+    `replaced` holds what header fields said before, `added` names those that the rule set: what
+    another rule would have to take back.
     """
 
     mail_from: str
@@ -53,6 +56,7 @@ class JobEnvelope:
     unanswered: float = 0.0
     settled: tuple[str, ...] = ()
     notice: bool = False
+    added: tuple[str, ...] = ()
 
     def left(self, recipients: tuple[str, ...], replies: dict[str, str]) -> "JobEnvelope":
         """Return this envelope with only `recipients` left, and `replies` noted for them."""
@@ -83,6 +87,7 @@ _SHORT = {
     "unanswered": "mute",
     "settled": "done",
     "notice": "note",
+    "added": "add",
 }
 # Names are short and defaults left out because every queued message pays for them in memory.
 _DEFAULTS: dict[str, Any] = {
@@ -101,6 +106,7 @@ _DEFAULTS: dict[str, Any] = {
     "unanswered": 0.0,
     "settled": (),
     "notice": False,
+    "added": (),
 }
 
 
@@ -155,6 +161,7 @@ def decode_envelope(octets: bytes) -> JobEnvelope:
                 raise JobDecodeError(f"unreadable envelope: {_SHORT[name]!r} makes no sense")
         values["recipients"] = tuple(values["recipients"])
         values["settled"] = tuple(values.get("settled", ()))
+        values["added"] = tuple(values.get("added", ()))
         return JobEnvelope(**values)
     except JobDecodeError:
         raise
