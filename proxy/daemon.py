@@ -58,9 +58,10 @@ async def serve(
     _raise_file_limit(settings.listen.max_connections)
     stopping = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     async with contextlib.AsyncExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+            stack.callback(loop.remove_signal_handler, number)
         try:
             commit = await _open_store(settings, data_dir, stack)
             listener = await _open_listener(settings, commit, stack)
@@ -73,7 +74,7 @@ async def serve(
         gc.freeze()
         log.started(
             "proxy",
-            configuration=source,
+            config=source,
             smtp=" ".join(listener.names),
             http=http.address if http is not None else "-",
             data_dir=str(data_dir),
@@ -141,7 +142,7 @@ async def _store_or_patience(commit: GroupCommit, stopping: asyncio.Event) -> No
     deadline = asyncio.get_running_loop().time() + _STORE_PATIENCE_S
     while commit.unready and not stopping.is_set():
         if asyncio.get_running_loop().time() > deadline:
-            log.notice(f"mail is answered with 451 for now: {commit.unready}")
+            log.notice(f"no mail is taken for now: {commit.unready}")
             return
         await asyncio.sleep(0.01)
 

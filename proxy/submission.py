@@ -11,8 +11,9 @@ from proxy.mail import ids
 from proxy.mail.address import ascii_domain, normal_address, parse_mailboxes, split_address
 from proxy.mail.charset import decode_undeclared
 from proxy.mail.correspondents import Origin, Verified
+from proxy.mail.encoding import least_size
 from proxy.mail.envelope import Client, Envelope
-from proxy.mail.fields import LONGEST_HEADER, Parsed, parse, unfolded
+from proxy.mail.fields import LONGEST_HEADER, Header, Parsed, parse, unfolded
 from proxy.mail.limits import RECEIVED_FIELDS
 from proxy.mail.lines import canonical_lines
 from proxy.mail.local import LocalNames, checked, compile_local
@@ -137,6 +138,8 @@ def _submit(
         return Discarded(chosen.rule)
     if chosen.action == "reject":
         raise refused(550, "5.7.1", f'Refused by the rule "{shown(chosen.rule)}"', "rule")
+    if not octets.isascii():
+        _check_size(least_size(Header(parsed.fields), parsed.body), content, policy, "at least ")
     recipients: dict[str, None] = {}
     for recipient in envelope.recipients:
         recipients.update(dict.fromkeys(policy.local.recipients(recipient)))
@@ -154,7 +157,7 @@ def _submit(
         Trace(message_id, now, policy.local.host, envelope.client),
         policy.charset,
     )
-    _check_size(len(rewritten.octets), len(content), policy.max_size)
+    _check_size(len(rewritten.octets), content, policy)
     job = RelayJob(
         id=message_id,
         stream=chosen.stream,
@@ -221,12 +224,12 @@ def _written_on(policy: Policy, client: Client) -> str:
     return client.helo if "." in client.helo else client.address
 
 
-def _check_size(size: int, came: int, limit: int) -> None:
-    if size > limit:
+def _check_size(size: int, content: bytes, policy: Policy, least: str = "") -> None:
+    if size > policy.max_size:
         raise refused(
             552,
             "5.3.4",
-            f"The message is {size} octets as it goes to Postmark ({came} as it came), "
-            f"the limit is {limit} (listen.max_message_size)",
+            f"The message is {least}{size} octets as it goes to Postmark ({len(content)} as it "
+            f"came), the limit is {policy.max_size} (listen.max_message_size)",
             "size",
         )

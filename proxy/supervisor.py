@@ -102,11 +102,14 @@ class Supervisor:
         self._wake.register(read_end, selectors.EVENT_READ, lambda: _drain(read_end))
         for part in self._parts:
             self._wake.register(part.listening, selectors.EVENT_READ, partial(self._hear, part))
-        while not self._stopping:
-            self._start_due()
-            self._wait(self._next_due())
-            self._reap()
-        self._end_all()
+        try:
+            while not self._stopping:
+                self._start_due()
+                self._wait(self._next_due())
+                self._reap()
+        finally:
+            self._stopping = True
+            self._end_all()
         return self._exit_code
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -134,8 +137,7 @@ class Supervisor:
             for each in self._parts:
                 each.ready = True
             self._announced = True
-            sys.stdout.write(welcome({p.name: p.facts for p in self._parts}))
-            sys.stdout.flush()
+            _write(1, welcome({p.name: p.facts for p in self._parts}))
             _tell_systemd("READY=1")
 
     def _start_due(self) -> None:
@@ -188,7 +190,7 @@ class Supervisor:
         for line in octets.decode("utf-8", "backslashreplace").splitlines():
             said = REDIS_LINE.fullmatch(line)
             if said is None:  # `franker redis` before it became the server: a line of our own form
-                os.write(2, f"{line}\n".encode())
+                _write(2, f"{line}\n")
             elif not REDIS_ROUTINE.search(said[1]):
                 self._log("redis", text=said[1])
 
@@ -250,7 +252,7 @@ class Supervisor:
         else:
             quoted = (f"{key}={_quoted(value)}" for key, value in facts.items())
             line = " ".join((stamp, event, *quoted))
-        os.write(2, f"{line}\n".encode())
+        _write(2, f"{line}\n")
 
 
 class RunFile:
@@ -292,6 +294,11 @@ _SHARED = (
 )
 """What a command must know to find the same store and the same far end. None is a secret: the
 stand-in's token opens nothing else."""
+
+
+def _write(descriptor: int, text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it: no reason to stop
+        os.write(descriptor, text.encode())
 
 
 def _quoted(value: str) -> str:

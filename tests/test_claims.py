@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from rq import Queue
@@ -208,6 +209,23 @@ async def test_a_message_given_back_is_the_next_to_be_claimed(redis_server: Redi
         assert "worker_name" not in job(client, first.id)
 
 
+@pytest.mark.parametrize("then", ["gone", "defer", "back", "keep"])
+async def test_what_was_given_back_once_can_be_settled_no_more(
+    redis_server: RedisServer, then: Literal["gone", "defer", "back", "keep"]
+) -> None:
+    client = redis_server.client()
+    [message_id] = put(client)
+    async with claims_on(redis_server.data_dir) as claims:
+        [claim] = await claims.claim({"outbound": 1})
+        assert await claims.settle(claim, Settlement("back"))
+        assert not await claims.settle(claim, Settlement(then))
+        assert not await claims.mark(claim, claim.envelope.recipients)
+        assert queued(client) == [message_id]
+        [again] = await claims.claim({"outbound": 1})
+        assert not await claims.settle(claim, Settlement(then))
+        assert await claims.settle(again, Settlement("gone"))
+
+
 async def test_a_mark_is_on_disk_and_kept_for_the_next_owner_until_it_is_settled(
     redis_server: RedisServer,
 ) -> None:
@@ -376,12 +394,15 @@ async def test_work_that_came_before_the_wait_is_not_missed(redis_server: RedisS
         assert len(await claims.claim({"outbound": 1})) == 1
 
 
-async def test_waiting_for_work_ends_by_itself(redis_server: RedisServer) -> None:
+async def test_waiting_for_work_ends_by_itself_and_not_before(redis_server: RedisServer) -> None:
+    client = redis_server.client()
     async with claims_on(redis_server.data_dir) as claims:
+        await wait_until(lambda: client.pubsub_numsub(keys.WAKE_CHANNEL)[0][1] == 1)
+        await wait_until(lambda: claims._work.is_set())
         await claims.claim({"outbound": 1})
         began = time.monotonic()
         await claims.wait_for_work(0.2)
-        assert time.monotonic() - began < 10
+        assert 0.19 < time.monotonic() - began < 10
 
 
 async def test_closing_returns_what_is_claimed_and_keeps_only_marks_whose_dot_may_be_out(

@@ -240,8 +240,11 @@ async def test_closing_while_redis_is_away_ends(
     await claims.start()
     [claim] = await claim_all(claims, 1)
     redis_server.kill()
+    marked = claims.mark(claim, claim.envelope.recipients)
+    await wait_until(lambda: not claims._flusher._waiting)  # it is on its way, in vain
     settled = claims.settle(claim, Settlement("gone"))
     await asyncio.wait_for(claims.close(give_back=[claim]), 10)
+    assert await asyncio.wait_for(marked, 1) is False
     assert await asyncio.wait_for(settled, 1) is False
     assert await asyncio.wait_for(claims.mark(claim, ("you@example.net",)), 1) is False
 

@@ -246,6 +246,21 @@ async def test_claims_whose_owner_nobody_knows_come_back(redis_server: RedisServ
         assert [claim.id for claim in await claim_all(claims, 1)] == [message_id]
 
 
+async def test_mail_for_a_stream_that_no_worker_serves_is_told_once(
+    redis_server: RedisServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(redis_server.client(), 2, stream="forgotten")
+    put(redis_server.client(), 2)
+    async with claims_on(redis_server.data_dir) as claims:
+        for _ in range(2):
+            claims._pulse._next_sweep = 0.0
+            await wait_until(lambda: claims._pulse._next_sweep > 0)
+        await wait_until(lambda: claims._pulse._unserved)
+    log = capfd.readouterr().err
+    assert log.count("which no worker serves") == 1
+    assert "2 messages wait for the stream 'forgotten'" in log
+
+
 async def test_connections_are_shared_by_the_living(redis_server: RedisServer) -> None:
     async with claims_on(redis_server.data_dir) as one:
         assert one.share == 10

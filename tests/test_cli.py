@@ -10,6 +10,7 @@ import click
 import pytest
 
 from proxy.cli import main
+from proxy.cli.options import printable
 from proxy.cli.queues import duration_text, size_text
 from tests.support.processes import ROOT, Installation, clean_environ, franker_command, run_franker
 from tests.support.redis_server import RedisServer
@@ -212,9 +213,11 @@ def test_explain_shows_a_discard(data_dir: Path) -> None:
 
 
 def test_explain_shows_nothing_that_a_terminal_would_obey(data_dir: Path) -> None:
-    message = "From: app@example.com\nX-PM-Tag: \x1b[2J\nX-PM-Tag: two\n\ntext\n"
+    message = "From: app@example.com\nX-PM-Tag: \x07\nX-PM-Tag: two\n\ntext\n"
     done = Installation(data_dir).run("explain", "--from", "a@example.com", "-", stdin=message)
-    assert "\x1b" not in done.stdout
+    assert "\x07" not in done.stdout
+    assert "- X-PM-Tag: ?" in done.stdout
+    assert printable("a\x1b[2J\u202eb") == "a?[2J?b"
 
 
 def test_the_module_can_be_run() -> None:

@@ -1,6 +1,7 @@
 """`franker check` against a real store and a far end that fails on demand."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ def test_all_ports_closed_fails(
     code, findings = check(here)
     assert code == 1
     assert states(findings, "stream outbound") == ["failed"] * 3
+    last = of(findings, "stream outbound")[-1]
+    assert "POSTMARK_SERVER_TOKEN" not in last["detail"]  # not the login's fault
 
 
 def test_a_missing_token_fails_by_its_name_and_the_ports_are_looked_at_all_the_same(
@@ -192,3 +195,33 @@ def test_whether_postmark_can_be_asked_after_a_lost_reply_is_said(
     assert words in finding["detail"]
     assert "wr0ng" not in str(findings)
     assert code == 1
+
+
+def test_a_full_store_fails_with_its_limit_its_use_and_the_key(
+    data_dir: Path, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    redis_server.client().set("franker:ballast", b"." * 2_000_000)
+    tables = {"data_dir": data_dir, "postmark": far_end.postmark()}
+    full = Installation(data_dir, {**tables, "redis": {"max_memory": "2MB"}})
+    code, findings = check(full)
+    assert code == 1
+    (store,) = (finding for finding in findings if finding["what"] == "store")
+    assert store["state"] == "failed"
+    detail = r"full, no mail is taken: 2\.\d of 2\.0 MB are used \(redis\.max_memory\)"
+    assert re.fullmatch(detail, store["detail"])
+
+
+def test_a_store_that_hangs_is_told_from_one_that_is_not_there(
+    here: Installation, redis_server: RedisServer
+) -> None:
+    redis_server.pause()
+    try:
+        code, findings = check(here)
+        listed = here.run("queue", "list")
+    finally:
+        redis_server.resume()
+    (store,) = (finding for finding in findings if finding["what"] == "store")
+    assert code == listed.returncode == 1
+    for words in (store["detail"], listed.stderr):
+        assert "no answer within 5 s; its process is there and must be looked at" in words
+        assert "starts it" not in words

@@ -192,10 +192,10 @@ def test_an_id_that_is_not_there_is_named_and_fails(desk: Office, command: str) 
 
 
 def test_show_of_an_id_that_is_not_there_fails(desk: Office) -> None:
-    done = desk.installation.run("queue", "show", "\x1b[2Jx")
+    done = desk.installation.run("queue", "show", "\x07x")
     assert done.returncode == 1
     assert "there is no such message" in done.stderr
-    assert "\x1b" not in done.stderr
+    assert "?x: there is no such message" in done.stderr
 
 
 def test_send_test_reports_that_it_was_sent(desk: Office) -> None:

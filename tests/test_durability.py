@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.queue.capacity import memory_here, memory_limit
+from proxy.queue.capacity import Room, memory_here, room_for_mail
 from proxy.queue.durability import Durability, judge, parse_info
 
 SETTINGS = {
@@ -73,7 +73,22 @@ def test_info_is_read_whatever_it_holds():
 def test_the_memory_limit_is_what_was_asked_or_a_share_of_what_there_is(
     asked: int | None, info: dict[str, str], private: bool, limit: int
 ):
-    assert memory_limit(asked, info, private=private, here=1000) == limit
+    assert room_for_mail(asked, info, private=private, here=1000).limit == limit
+
+
+def test_only_mail_counts_against_the_limit_and_everything_against_that_of_redis():
+    info = {"used_memory": "1000", "used_memory_startup": "700", "mem_clients_normal": "50"}
+    assert room_for_mail(600, info, private=True, here=0) == Room(250, 600, "redis.max_memory")
+    tight = room_for_mail(600, info | {"maxmemory": "1200"}, private=True, here=0)
+    assert (tight.used, tight.limit, tight.key) == (1000, 1080, "90% of Redis's maxmemory")
+
+
+def test_a_store_is_full_when_next_to_nothing_fits():
+    assert Room(9_600_000, 10_000_000, "").is_full
+    assert not Room(9_400_000, 10_000_000, "").is_full
+    assert not Room(998_000_000, 1_000_000_000, "").is_full
+    assert Room(999_500_000, 1_000_000_000, "").is_full
+    assert Room(3, 2, "").is_full
 
 
 def test_the_memory_of_this_host_is_known():

@@ -127,9 +127,9 @@ def test_any_address_field_can_be_read(value):
 
 @pytest.mark.parametrize("piece", ['"\\', "(", " ", "a@b,", "<", '"', "a ", ":", "(a)", "@", "=?"])
 def test_no_address_field_takes_long_to_read(piece):
-    began = time.perf_counter()
+    began = time.process_time()
     parse_mailboxes(piece * (200_000 // len(piece)))
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The group commit on a real Redis: what it promises when all goes well, and when nothing does."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -392,18 +393,39 @@ async def test_a_server_that_hides_its_settings_is_not_trusted(
 
 
 async def test_mail_over_the_memory_limit_is_refused_as_full(
-    redis_server: RedisServer, build: Build
+    redis_server: RedisServer, build: Build, capfd: pytest.CaptureFixture[str]
 ):
-    used = redis_server.client().info("memory")["used_memory"]
-    committer = await _ready(build(max_memory=used + 1_500_000))
+    committer = await _ready(build(max_memory=1_500_000))
     await committer.commit(a_large_job(200_000))
     refusal = await _first_refusal(committer, lambda: a_large_job(200_000))
     assert refusal.kind == "full"
-    assert refusal.text == "the mail store is full; try again later"
+    words = r"the mail store is full: 1\.\d of 1\.5 MB are used \(redis\.max_memory\)"
+    assert re.fullmatch(words + "; try again later", refusal.text)
+    assert re.match(words, committer.unready)
     kept = _queued(redis_server)
     assert 3 <= len(kept) <= 8
+    await committer.commit(a_job())  # what is small enough is taken
     redis_server.client().flushall()
     await wait_until(lambda: _fits(committer), what="there is room again")
+    await wait_until(lambda: not committer.unready, what="it is said that there is room again")
+    log = capfd.readouterr().err
+    assert (log.count(" store_full "), log.count(" store_has_room ")) == (1, 1)
+
+
+async def test_an_empty_store_holds_as_much_mail_as_it_is_asked_to(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build(max_memory=800_000))  # less than an idle server uses
+    await committer.commit(a_large_job(200_000))
+
+
+async def test_a_store_that_is_full_when_we_start_is_said_to_be(
+    redis_server: RedisServer, build: Build
+):
+    redis_server.client().set("franker:ballast", b"." * 2_000_000)
+    committer = build(max_memory=1_500_000)
+    await committer.start()
+    await wait_until(lambda: "full: 2." in committer.unready, what="it is said")
 
 
 async def _fits(committer: GroupCommit) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from proxy.listener.protocol import LINE_LIMIT
+from proxy.listener.connection import LINE_LIMIT
 from tests.support.listening import MESSAGE, Front, front
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until

@@ -102,16 +102,17 @@ async def test_the_null_reverse_path_is_taken_and_kept_as_such(office: Front) ->
 
 async def test_notify_never_of_all_recipients_asks_for_no_notice(office: Front) -> None:
     dialog = await office.dial()
-    for options in ("NOTIFY=NEVER", "notify=never"), ("NOTIFY=NEVER", ""):
+    for options in ("NOTIFY=NEVER", "notify=never"), ("NOTIFY=NEVER", ""), ("", ""):
         await dialog.say("MAIL FROM:<app@example.com>")
         for number, option in enumerate(options):
             await dialog.say(f"RCPT TO:<you{number}@example.net> {option}".rstrip())
         await dialog.say("DATA")
         dialog.send(MESSAGE + b".\r\n")
         assert QUEUED.fullmatch(await dialog.reply())
-    never, somebody = office.kept()
+    never, somebody, everybody = office.kept()
     assert never.envelope["ntf"] is False
     assert "ntf" not in somebody.envelope
+    assert "ntf" not in everybody.envelope
 
 
 @pytest.mark.parametrize(

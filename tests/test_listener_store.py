@@ -86,11 +86,12 @@ async def test_a_store_that_is_not_durable_is_451_and_says_so(redis_server: Redi
 
 
 async def test_a_full_store_is_452(redis_server: RedisServer) -> None:
-    async with front(redis_server, redis={"max_memory": "1MB"}) as office:
+    async with front(redis_server, redis={"max_memory": "1kB"}, ready=False) as office:
+        await wait_until(lambda: "full" in office.commit.unready, what="it was looked at")
         dialog = await office.dial()
         answer = await dialog.mail(MESSAGE)
-        assert answer.startswith("452 4.3.1 "), answer
-        assert "full" in answer
+        assert answer.startswith("452 4.3.1 the mail store is full: "), answer
+        assert "(redis.max_memory)" in answer
 
 
 async def test_a_client_that_goes_away_during_the_commit_does_not_cancel_it(

@@ -81,8 +81,7 @@ def keep(**other: Any) -> None:
 
 
 def test_a_message_tells_its_story_in_lines_with_its_id(lines: Lines) -> None:
-    keep()
-    log.repaired(ID, kinds=("line_ends", "date"))
+    keep(repairs=("line_ends", "date"))
     log.attempt(
         ID,
         stream="outbound",
@@ -150,9 +149,13 @@ def test_what_happens_to_clients_routes_and_processes_is_told(lines: Lines) -> N
     log.stopping("proxy", detail="SIGTERM")
     log.notice("port 25 needs more rights; 2525 is used")
     log.store_away(detail="connection refused")
+    log.store_away(process="proxy", detail="connection refused")
     log.store_back()
+    log.store_back(process="proxy")
     log.store_not_durable(reason="appendfsync is everysec")
     log.store_durable()
+    log.store_full(detail="9.9 of 10.0 MB are used (redis.max_memory)")
+    log.store_has_room(detail="5.0 of 10.0 MB are used (redis.max_memory)")
     assert lines() == [
         'refused client=127.0.0.1 reason=syntax reply="500 5.5.2 Bad"',
         "refused client=10.0.0.7 reason=size from=<> to=a@b,c@d reply=552",
@@ -166,9 +169,13 @@ def test_what_happens_to_clients_routes_and_processes_is_told(lines: Lines) -> N
         "stopping process=proxy detail=SIGTERM",
         'notice text="port 25 needs more rights; 2525 is used"',
         'store_away detail="connection refused"',
+        'store_away process=proxy detail="connection refused"',
         "store_back",
+        "store_back process=proxy",
         'store_not_durable reason="appendfsync is everysec"',
         "store_durable",
+        'store_full detail="9.9 of 10.0 MB are used (redis.max_memory)"',
+        'store_has_room detail="5.0 of 10.0 MB are used (redis.max_memory)"',
     ]
 
 

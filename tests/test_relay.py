@@ -226,6 +226,62 @@ async def test_a_wrong_token_pauses_its_stream_only_and_is_mended_in_its_file(
     assert dead(queue, "second") == []
 
 
+async def test_a_missing_token_is_told_before_the_first_mail(
+    redis_server: RedisServer, far_end: FarEnd, data_dir: Path
+) -> None:
+    streams = {"tokenless": {"token": {"file": str(data_dir / "nowhere")}}}
+    settings = settings_for(far_end, data_dir, streams=streams)
+    async with relay_at_work(settings, data_dir) as relay:
+        await wait_until(
+            lambda: sample("franker_route_paused", stream="tokenless", reason="credentials") == 1
+        )
+        ready, why = relay.ready()
+        assert not ready
+        assert "tokenless: credentials" in why
+
+
+async def test_a_wrong_certificate_is_told_before_the_first_mail(
+    redis_server: RedisServer, far_end: FarEnd, data_dir: Path
+) -> None:
+    far_end.fail("starttls", do="certificate", what="expired")
+    async with relay_at_work(settings_for(far_end, data_dir), data_dir) as relay:
+        await wait_until(lambda: relay.ready() == (False, "outbound: tls"))
+
+
+async def test_a_worker_whose_store_is_away_is_not_ready(
+    redis_server: RedisServer, far_end: FarEnd, data_dir: Path
+) -> None:
+    async with relay_at_work(settings_for(far_end, data_dir), data_dir) as relay:
+        await wait_until(lambda: relay.ready()[0])
+        redis_server.kill()
+        await wait_until(lambda: relay.ready() == (False, "the mail store does not answer"))
+        redis_server.start()
+        await wait_until(lambda: relay.ready()[0])
+
+
+async def test_one_recipient_refused_for_policy_neither_stops_the_others_nor_stays_for_ever(
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path
+) -> None:
+    far_end.fail("rcpt", "550 5.7.1 recipient blocks you", address="bad@*")
+    settings = settings_for(far_end, data_dir, retry={"first": 0.2, "cap": 0.2})
+    async with relay_at_work(settings, data_dir):
+        put(queue)
+        await far_end.until(1)
+        [bad] = put(queue, mail=envelope("bad@example.net"))
+        put(queue, 10)
+        await far_end.until(11, timeout=5)
+
+        def attempts() -> int:
+            return decode_envelope(job(queue, bad)["envelope"]).attempts
+
+        async def counted() -> bool:
+            put(queue)
+            return attempts() >= 1
+
+        await wait_until(counted)
+        assert sample("franker_route_paused", stream="outbound", reason="credentials") == 0
+
+
 async def test_a_refused_credential_is_followed_by_the_next_of_the_list(
     queue: redis.Redis, far_end: FarEnd, data_dir: Path
 ) -> None:
@@ -318,7 +374,7 @@ async def test_a_lost_final_reply_is_held_as_a_dead_letter_when_so_configured(
 async def test_a_message_that_always_breaks_the_connection_delays_nobody_else(
     queue: redis.Redis, far_end: FarEnd, data_dir: Path
 ) -> None:
-    far_end.fail("content", do="drop", address="poison@*")
+    far_end.fail("data", do="drop", address="poison@*")
     [poison] = put(queue, mail=envelope("poison@example.net"))
     put(queue, 30)
 

@@ -5,6 +5,7 @@ import base64
 import pytest
 
 from proxy.mail.envelope import Client
+from proxy.submission import Refusal
 from tests.support.mail import (
     MESSAGE_ID,
     accepted,
@@ -64,7 +65,7 @@ def test_received_names_the_client_and_never_the_recipient():
     assert "bob" not in received
 
 
-@pytest.mark.parametrize("helo", ["x\r\nBcc: a@b", "a b (c)", "é" * 300, ""])
+@pytest.mark.parametrize("helo", ["x\r\nBcc: a@b", "a b (c)", "é" * 300, "\udcff", ""])
 def test_no_greeting_can_break_received(helo):
     octets = accepted(HEADER + "\nx\n", of=envelope(client=Client("10.0.0.1", helo))).job.body
     assert fields(octets, "Bcc") == []
@@ -298,6 +299,66 @@ def test_a_multipart_without_parts_is_text():
     octets = mended(header, crlf("Grüße\n")).job.body
     assert read(octets).get_content_type() == "text/plain"
     assert text(octets) == "Grüße\n"
+
+
+def in_parts(count: int, part: str, last: str = "") -> bytes:
+    """Return a multipart of `count` parts of which the last has 8-bit text."""
+    header = HEADER + "Content-Type: multipart/mixed; boundary=b\n\n"
+    return crlf(header + f"--b\n{part}" * (count - 1) + f"--b\n{last}\nGrüße\n--b--\n")
+
+
+def test_a_message_in_1000_parts_is_mended():
+    assert accepted(in_parts(1000, "\ntext\n")).repairs == ("8bit",)
+
+
+def test_a_message_in_more_parts_than_can_be_mended_quickly_is_refused_in_plain_words():
+    outcome = hand_in(in_parts(1001, "\ntext\n"))
+    assert isinstance(outcome, Refusal)
+    assert outcome.reason == "parts"
+    assert str(outcome) == (
+        "554 5.6.0 The message has 8-bit text or long lines, and is in too many pieces to have "
+        "them encoded here: over 1000 MIME parts, or over 10000 header fields in them; send it "
+        "7-bit (quoted-printable, base64)"
+    )
+
+
+def test_parts_within_parts_count_too():
+    inner = in_parts(600, "\ntext\n").decode().replace("\r\n", "\n").split("\n\n", 1)[1]
+    kind = "Content-Type: multipart/mixed; boundary=b\n\n"
+    outer = HEADER + kind.replace("=b", "=outer")
+    content = outer + f"--outer\n{kind}{inner}" * 2 + "--outer--\n"
+    assert refusal(content).startswith("554 5.6.0 ")
+
+
+def test_a_message_whose_parts_have_more_fields_than_can_be_mended_quickly_is_refused():
+    attached = "Content-Type: message/rfc822\n\n" + "X-Field: ä\n" * 5000
+    assert refusal(in_parts(2, "\ntext\n", attached * 2)).startswith("554 5.6.0 ")
+    assert accepted(in_parts(2, "\ntext\n", attached)).repairs == ("8bit",)
+
+
+def test_any_number_of_parts_passes_when_nothing_is_to_be_mended():
+    content = in_parts(3000, "\ntext\n").replace("Grüße".encode(), b"Gruss")
+    assert accepted(content).repairs == ()
+
+
+def test_what_nobody_is_shown_of_a_multipart_gets_short_lines_and_keeps_the_others():
+    header = HEADER + "Content-Type: multipart/mixed; boundary=b\n\n"
+    preamble = "short\n\n" + "ä" * 1100 + "\n" + "y" * 998 + "\n" + "z" * 999 + "\n\n"
+    octets = accepted(crlf(header + preamble + "--b\n\ntext\n--b--\n")).job.body
+    shown = body(octets).partition(b"--b\r\n")[0].split(b"\r\n")
+    question_marks = b"?" * 2200
+    assert shown == [
+        b"short",
+        b"",
+        question_marks[:998],
+        question_marks[998:1996],
+        question_marks[1996:],
+        b"y" * 998,
+        b"z" * 998,
+        b"z",
+        b"",
+        b"",
+    ]
 
 
 def test_a_forwarded_message_is_mended_inside():

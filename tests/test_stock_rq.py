@@ -160,6 +160,8 @@ async def test_rq_requeue_puts_dead_letters_back_whole_and_with_a_new_clock(
         assert sorted(claim.id for claim in again) == letters
         assert {claim.body for claim in again} == {body}
         assert {(claim.envelope.attempts, claim.envelope.waited) for claim in again} == {(0, 0.0)}
+        assert [await claims.settle(claim, Settlement("gone")) for claim in again] == [True] * 2
+        assert not client.keys("rq:results:*")
 
 
 async def test_rq_suspend_holds_the_worker_and_rq_resume_lets_it_go_on(
@@ -348,6 +350,22 @@ async def test_a_stock_scheduler_that_is_late_makes_nothing_go_out_twice(
         assert queued(client) == [message_id]
         assert await claims.claim({"outbound": 5}) == []
         assert not client.keys("rq:job:*")
+
+
+async def test_an_expired_claim_of_a_stock_worker_takes_no_message_from_who_holds_it(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    [message_id] = put(client)
+    async with claims_on(redis_server.data_dir) as claims:
+        [claim] = await claim_all(claims, 1)
+        stale = f"{message_id}:0123456789abcdef"
+        client.zadd(keys.started_key("outbound"), {stale: time.time() - 60})
+        claims._pulse._next_sweep = 0.0
+        await wait_until(lambda: client.zscore(keys.started_key("outbound"), stale) is None)
+        assert queued(client) == []
+        assert await claims.mark(claim, claim.envelope.recipients)
+        assert await claims.settle(claim, Settlement("gone"))
 
 
 async def test_what_stands_in_a_stock_workers_intermediate_list_comes_back(

@@ -179,15 +179,24 @@ def test_fifty_received_fields_are_a_loop_and_one_less_is_none():
 
 
 def test_the_size_is_that_of_what_goes_to_postmark():
-    given = policy(listen={"max_message_size": 5000})
-    accepted(PLAIN + "x" * 900 + "\n", given)
-    content = PLAIN.encode().replace(b"\n", b"\r\n") + b"\xfc" * 900 + b"\r\n" + b"\xfc" * 900
-    answer = refusal(content, given)
+    accepted(PLAIN + "x" * 900 + "\n", policy(listen={"max_message_size": 5000}))
+    header = PLAIN.replace("MIME", "Content-Type: image/png\nMIME").replace("\n", "\r\n").encode()
+    content = header + b"\xfc" * 3300
     size = len(accepted(content).job.body)
-    assert answer == (
+    assert refusal(content, policy(listen={"max_message_size": size - 1})) == (
         f"552 5.3.4 The message is {size} octets as it goes to Postmark ({len(content)} as it "
-        "came), the limit is 5000 (listen.max_message_size)"
+        f"came), the limit is {size - 1} (listen.max_message_size)"
     )
+    accepted(content, policy(listen={"max_message_size": size}))
+
+
+def test_8_bit_text_that_will_be_too_large_is_refused_before_it_is_made():
+    content = PLAIN.replace("\n", "\r\n").encode() + b"\xfc" * 900
+    assert refusal(content, policy(listen={"max_message_size": 2500})) == (
+        f"552 5.3.4 The message is at least 2708 octets as it goes to Postmark ({len(content)} as "
+        "it came), the limit is 2500 (listen.max_message_size)"
+    )
+    assert len(accepted(content).job.body) >= 2708
 
 
 def test_a_header_without_an_end_is_refused_and_costs_little():

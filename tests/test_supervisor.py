@@ -188,6 +188,23 @@ def test_no_part_outlives_a_killed_parent(parent: Callable[..., Parent]) -> None
     wait_for(lambda: set(running.lines("end")) == {"redis", "worker"}, 10, "both ended")
 
 
+def test_it_goes_on_when_nobody_reads_what_it_says(data_dir: Path) -> None:
+    (data_dir / "part.py").write_text(PART)
+    (data_dir / "diary").touch()
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-c", PARENT, str(data_dir), json.dumps({"proxy": "fall"})]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=clean_environ(), stdout=write_end, stderr=write_end
+    ) as running:
+        os.close(write_end)
+        wait_for(lambda: (data_dir / "diary").read_text().count("start proxy") == 3, 10, "third")
+        wait_for(lambda: "127.0.0.1:2599" in (data_dir / "run.json").read_text(), 10, "ready")
+        assert running.poll() is None
+        running.terminate()
+        assert running.wait(10) == 0
+
+
 def test_a_second_one_on_the_same_folder_is_refused(
     parent: Callable[..., Parent], data_dir: Path
 ) -> None:

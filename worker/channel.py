@@ -27,6 +27,7 @@ from worker.smarthost.host import Budget, Logins, RouteClosed, Smarthost, Way
 from worker.smarthost.pool import Pool
 from worker.smarthost.sasl import Login
 from worker.smarthost.transaction import Transaction, TransactionReplies
+from worker.suspicion import Cause, Suspicion
 from worker.verdict import Blame, Judgement, judge
 
 READY_PER_CONNECTION = 4
@@ -86,7 +87,10 @@ class Channel:
         self._pool = Pool(
             smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
         )
+        self._suspicion = Suspicion()
         budget.join(self)
+        self._width = 0
+        self._measure()
 
     # -- what the claiming loop and the budget ask ---------------------------------------------
 
@@ -113,16 +117,18 @@ class Channel:
             # Only a refusing route needs a message to be probed, and each time another one.
             probe = self.gate.reason is Reason.REFUSING and self.gate.probe_due
             return 1 if probe and not self.held else 0
-        capacity = self._width() * READY_PER_CONNECTION
+        capacity = self._width * READY_PER_CONNECTION
         room = capacity - self.held
         # Few large claims cost less than many small ones: wait until a good part is free.
         return room if room * 3 >= capacity or not self._ready else 0
 
-    def _width(self) -> int:
-        return self.gate.width(self._budget.allowed(self))
+    def _measure(self) -> None:
+        """See how many connections may be used now; too dear to ask for each message."""
+        self._width = self.gate.width(self._budget.allowed(self))
 
     def offer(self, claims: Iterable[Claim], now: float) -> None:
         """Take claimed messages; those past their `expires_at` at `now` (s since 1970) die here."""
+        self._measure()
         for claim in claims:
             if self._is_to_be_asked_for(claim):
                 self._outcomes.ask(claim)
@@ -181,10 +187,7 @@ class Channel:
             connection = self._pool.free(fresh=passage.wants_fresh)
             if connection is not None:
                 self._ready.popleft()
-                if self._claims.holds(passage.claim):
-                    self._start(connection, passage)
-                else:  # this worker was taken for dead meanwhile; another has the message
-                    self._forget(passage)
+                self._start(connection, passage)
             elif passage.wants_fresh:
                 held_up.append(self._ready.popleft())
             else:
@@ -192,7 +195,7 @@ class Channel:
         if held_up:
             self._ready.extendleft(reversed(held_up))
         if self._ready:
-            self._pool.grow(len(self._ready), self._width(), fresh=bool(held_up))
+            self._pool.grow(len(self._ready), self._width, fresh=bool(held_up))
 
     def _start(self, connection: Connection, passage: Passage) -> None:
         claim, recipients = passage.claim, passage.next_recipients
@@ -262,7 +265,22 @@ class Channel:
             self._our_defect(passage, error, dot_out)
         if not self._in_flight:
             self._landed.set()
-        self.feed()
+        if self._refill(connection):
+            if self.room():
+                self._roomy()
+        else:
+            self.feed()
+
+    def _refill(self, connection: Connection) -> bool:
+        """Start the next message on a connection that has just ended one, without a search."""
+        if not self._ready or self.gate.reason is not None or self._closing:
+            return False
+        passage = self._ready[0]
+        usable = connection.free_slots and len(self._pool) <= self._width
+        if not usable or passage.wants_fresh or not self._claims.holds(passage.claim):
+            return False
+        self._start(connection, self._ready.popleft())
+        return True
 
     def _settle(
         self,
@@ -276,15 +294,20 @@ class Channel:
         retry = self._settings.retry
         if passage.claim.id in self._stopped and not replies.dot_sent:
             self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
-        elif self._closing and judgement.unknown and self._policy(passage) != "ask":
+            return
+        if self._closing and judgement.unknown and self._policy(passage) != "ask":
             self._give_back(passage, "the worker stops", dot=tuple(judgement.unknown))
-        elif self._against_route(passage, judgement, replies, connection):
-            if judgement.dead:
-                # To the end of the line: the next probe must be another message.
-                self._end(passage, relay.postpone(passage, judgement.reason, delay=retry.first))
-            else:
-                self._give_back(passage, judgement.reason)
+            return
+        cause = self._learn(passage, judgement, replies, connection)
+        if cause is Cause.ROUTE:
+            self._give_back(passage, judgement.reason)
+        elif cause is Cause.UNCLEAR:
+            # To the end of the line: the next probe must be another message.
+            self._end(passage, relay.postpone(passage, judgement.reason, delay=retry.first))
         else:
+            if judgement.blame is Blame.CREDENTIALS:
+                deferred = {**judgement.deferred, **judgement.again}
+                judgement = replace(judgement, deferred=deferred, again={})
             step = relay.advance(
                 passage,
                 judgement,
@@ -299,23 +322,21 @@ class Channel:
     def _policy(self, passage: Passage) -> str:
         return self._outcomes.policy(passage.claim.stream)
 
-    def _against_route(
+    def _learn(
         self,
         passage: Passage,
         judgement: Judgement,
         replies: TransactionReplies,
         connection: Connection,
-    ) -> bool:
-        """Let gate and pool learn from a transaction; True: nothing of it was the message's."""
+    ) -> Cause:
+        """Let gate and pool learn from a transaction; return what it is put down to."""
         blame = judgement.blame
         if replies.final is not None and replies.final.positive:
             self._pool.avoid = None
+            self._suspicion.accepted(time.monotonic())
             self.gate.accepted()
         elif blame is Blame.CREDENTIALS:
-            self._pool.retire(connection)
-            if self._logins.refused(self._pool.login_of(connection)) is None:
-                self._close_gate(Reason.CREDENTIALS, judgement.reason)
-            return True
+            return self._learn_of_policy(passage, judgement, connection)
         elif blame is Blame.CONGESTION:
             self.gate.narrow(self._pool.reached)
         elif judgement.midway:
@@ -326,8 +347,18 @@ class Channel:
             reply = f"{refusal.code} {refusal.enhanced}"
             if self.gate.refused(passage.claim.id, reply) or closed:
                 self._close_gate(Reason.REFUSING, judgement.reason or str(refusal))
-                return True
-        return False
+                return Cause.UNCLEAR
+        return Cause.MESSAGE
+
+    def _learn_of_policy(
+        self, passage: Passage, judgement: Judgement, connection: Connection
+    ) -> Cause:
+        cause = self._suspicion.judge(passage.claim.id, time.monotonic())
+        if cause is Cause.ROUTE:
+            self._pool.retire(connection)
+            if self._logins.refused(self._pool.login_of(connection)) is None:
+                self._close_gate(Reason.CREDENTIALS, judgement.reason)
+        return cause
 
     def _our_defect(
         self, passage: Passage, error: Exception, dot_out: tuple[str, ...] = ()
@@ -375,7 +406,17 @@ class Channel:
         while self._ready:
             self._give_back(self._ready.pop(), f"the route is paused: {reason}")
 
+    def start(self) -> None:
+        """See at once whether mail can leave, rather than with the first message."""
+        if self._logins.first() is None:
+            self._close_gate(
+                Reason.CREDENTIALS, f"no credential: {self._logins.way.names} is not set"
+            )
+        elif self.gate.reason is None and self._budget.room():
+            self._pool.open_one()
+
     def _opened(self, login: Login) -> None:
+        self._suspicion.logged_in(time.monotonic())
         for stream in self.streams:
             for name in self._way.each_name:
                 used = relaying.CREDENTIAL_USED.labels(stream, name)
@@ -392,7 +433,8 @@ class Channel:
 
     def tick(self) -> None:
         """Do what time alone makes due; called about once a second."""
-        self._pool.tidy(time.monotonic(), self._width())
+        self._measure()
+        self._pool.tidy(time.monotonic(), self._width)
         self.gate.rename(self._way.route())  # a secret that was changed is tried at once
         reason = self.gate.reason
         probing = reason not in (None, Reason.REFUSING) and self.gate.probe_due

@@ -15,6 +15,7 @@ from proxy.config import Settings, usable_data_dir
 from proxy.log import systemd
 from proxy.metrics import relaying
 from proxy.web.server import HttpError, HttpServer, serve_http
+from worker import ledger
 from worker.channel import Channel
 from worker.claims import Claim, Claims
 from worker.notices import open_office
@@ -72,6 +73,7 @@ class Relay:
         self._by_stream = {
             stream: channel for channel in self.channels for stream in channel.streams
         }
+        ledger.open_accounts(settings.streams, settings.postmark.ports)
         claims.on_shutdown = self.stop
         claims.on_stop_job = self._stop_job
         claims.connections_in_use = lambda: max(budget.in_use for budget in self._budgets.values())
@@ -115,6 +117,8 @@ class Relay:
 
     async def run(self) -> None:
         """Claim and relay until `stop`; then finish what is on the wire and give back the rest."""
+        for channel in self.channels:
+            channel.start()
         ticking = asyncio.create_task(self._tick(), name="tick")
         looking = asyncio.create_task(self._look_again(), name="look again")
         try:
@@ -174,6 +178,8 @@ class Relay:
             for channel in self.channels
             if channel.gate.reason is not None
         ]
+        if not self._claims.store_answers:
+            closed.append("the mail store does not answer")
         if self._claims.suspended:
             closed.append("suspended by hand (rq resume ends it)")
         return not closed, "; ".join(closed)

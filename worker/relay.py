@@ -23,6 +23,9 @@ DROPS_TO_DEFER = 3
 """Fresh connections lost in the middle of one message before the message gets the blame."""
 
 
+_GONE = Settlement("gone")
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """What is left of a claimed message in this round.
@@ -88,6 +91,8 @@ def advance(
     looked at by a person) or "ask" (Postmark is asked about them after `ask_in` seconds: they
     wait as a job of their own, so that the others go on). `chance` is 0 to 1, for jitter.
     """
+    if len(judgement.sent) == len(passage.untried) and not passage.waiting:
+        return Step(None, _GONE, judgement.sent, {}, {})
     dead = dict(judgement.dead)
     deferred = dict(judgement.deferred)
     asked: dict[str, str] = {}

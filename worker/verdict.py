@@ -57,6 +57,8 @@ _SENT, _DEFERRED, _DEAD, _AGAIN, _UNKNOWN = range(5)
 
 def judge(replies: TransactionReplies, recipients: Iterable[str]) -> Judgement:
     """Return what follows from the `replies` to a transaction with `recipients`."""
+    if replies.dot_sent and _all_accepted(replies):
+        return Judgement(sent=dict.fromkeys(recipients, str(replies.final)))
     sent: dict[str, str] = {}
     deferred: dict[str, str] = {}
     dead: dict[str, str] = {}
@@ -111,6 +113,16 @@ def judge_connect(failure: ConnectFailure) -> Blame:
             return Blame.CREDENTIALS if login else Blame.ENDPOINT
         case _:
             return Blame.ENDPOINT
+
+
+def _all_accepted(replies: TransactionReplies) -> bool:
+    """Tell whether nobody was refused, as it is nearly always."""
+    mail, data, final = replies.mail, replies.data, replies.final
+    if mail is None or not mail.positive or data is None or data.code != 354:
+        return False
+    if final is None or not final.positive:
+        return False
+    return all(reply.positive for reply in replies.recipients.values())
 
 
 def _mail(reply: Reply) -> tuple[int, Blame]:

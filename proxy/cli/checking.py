@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,12 +12,12 @@ import click
 
 from proxy.cli.host import Host, find_host
 from proxy.cli.options import EX_FAILED, config_option, example, json_option, print_json
+from proxy.cli.store import TIMEOUT_S, no_answer
 
 if TYPE_CHECKING:
     from worker.smarthost.endpoints import Endpoint
     from worker.smarthost.sasl import Login
 
-_TIMEOUT_S = 5.0
 _DAY_S = 86_400.0
 _SOON_DAYS = 14
 
@@ -81,7 +81,7 @@ async def _store(host: Host) -> list[Finding]:
 
     try:
         where = target(host.settings, host.data_dir)
-        client = open_redis(host.settings, host.data_dir, timeout=_TIMEOUT_S)
+        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
     except ValueError as error:
         return [Finding("store", host.settings.redis.url, "failed", str(error))]
     name = f"private Redis in {host.data_dir}"
@@ -89,22 +89,38 @@ async def _store(host: Host) -> list[Finding]:
         name = where.service or where.url.rpartition("@")[2]
     connection = StoreConnection(client)
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await connection.open(())
             info = await connection.info()
             judged = judge(await connection.settings(), info, replicated=bool(where.sentinels))
     except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
-        hint = "" if host.settings.redis.url else "; `franker run` or `franker redis` starts it"
-        return [Finding("store", name, "failed", f"no answer: {error or 'timed out'}{hint}")]
+        return [Finding("store", name, "failed", no_answer(host, error))]
     finally:
         await connection.close()
         await client.aclose()
-    used = f"{int(info.get('used_memory', '0')) / 1e6:.1f} MB in use"
+    room, full = _room(host, info)
+    if full:
+        return [Finding("store", name, "failed", full)]
     if judged.durable:
-        return [Finding("store", name, "ok", f"durable, {used}")]
+        return [Finding("store", name, "ok", f"durable, {room}")]
     if host.settings.redis.require_durable:
         return [Finding("store", name, "failed", f"not durable, no mail is taken: {judged.reason}")]
-    return [Finding("store", name, "note", f"not durable, as allowed: {judged.reason}; {used}")]
+    return [Finding("store", name, "note", f"not durable, as allowed: {judged.reason}; {room}")]
+
+
+def _room(host: Host, info: Mapping[str, str]) -> tuple[str, str]:
+    """Return how much room for mail there is, and why there is none, each in words."""
+    from proxy.queue.capacity import memory_here, no_room_on_disk, room_for_mail
+
+    redis = host.settings.redis
+    limit = None if redis.max_memory == "auto" else redis.max_memory
+    room = room_for_mail(limit, info, private=not redis.url, here=memory_here())
+    disk = "" if redis.url else no_room_on_disk(host.data_dir)
+    if not disk and not room.is_full:
+        return str(room), ""
+    taken = not disk and room.is_servers
+    mail = "mail goes to the journal as long as that has room" if taken else "no mail is taken"
+    return str(room), f"full, {mail}: {disk or room}"
 
 
 async def _pauses(host: Host) -> list[Finding]:
@@ -117,11 +133,11 @@ async def _pauses(host: Host) -> list[Finding]:
     from proxy.queue.routes import paused_routes
 
     try:
-        client = open_redis(host.settings, host.data_dir, timeout=_TIMEOUT_S)
+        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
     except ValueError:
         return []
     try:
-        async with asyncio.timeout(_TIMEOUT_S):
+        async with asyncio.timeout(TIMEOUT_S):
             paused = await paused_routes(client)
     except (RedisError, OSError, TimeoutError):
         return []
@@ -180,7 +196,7 @@ async def _look_up(host: Host, name: str) -> list[Finding]:
             f'"{postmark.unknown_outcome}"'
         )
         return [Finding(what, postmark.api_url, "note", unasked)]
-    api = Api(postmark.api_url, TrustStore(postmark.ca_file), timeout=_TIMEOUT_S)
+    api = Api(postmark.api_url, TrustStore(postmark.ca_file), timeout=TIMEOUT_S)
     question = partial(api.messages, stream_id=stream.id or name, message_id="0" * 26)
     try:
         _, secret = await by_token(tokens, question)
@@ -216,7 +232,7 @@ async def _port(
                 tls=client_context(host.settings.postmark.ca_file),
                 auth=host.settings.postmark.auth,
                 local_hostname=socket.gethostname(),
-                command_timeout=_TIMEOUT_S * 2,
+                command_timeout=TIMEOUT_S * 2,
             )
         except TrustStoreUnusable as error:
             return Finding(what, where, "failed", str(error))

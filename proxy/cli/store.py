@@ -10,7 +10,20 @@ from proxy.cli.options import fail
 if TYPE_CHECKING:
     import redis.asyncio
 
-_TIMEOUT_S = 30.0
+TIMEOUT_S = 5.0
+"""For one answer of the store."""
+
+
+def no_answer(host: Host, error: Exception) -> str:
+    """Return what is wrong with a store that failed with `error`, and what to do."""
+    from redis.exceptions import TimeoutError as RedisTimeoutError
+
+    private = not host.settings.redis.url
+    if isinstance(error, TimeoutError | RedisTimeoutError):
+        advice = "its process is there and must be looked at: stopped, or waiting for its disk?"
+        return f"no answer within {TIMEOUT_S:.0f} s" + (f"; {advice}" if private else "")
+    hint = "; `franker run` or `franker redis` starts it" if private else ""
+    return f"no answer: {str(error) or type(error).__name__}{hint}"
 
 
 @asynccontextmanager
@@ -22,14 +35,13 @@ async def open_store(host: Host) -> "AsyncIterator[redis.asyncio.Redis]":
 
     client = None
     try:
-        client = open_redis(host.settings, host.data_dir, timeout=_TIMEOUT_S)
+        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
         yield client
     except BrokenPipeError:  # whoever reads our output has enough
         raise
     except (RedisError, OSError, ValueError) as error:
         where = "" if host.settings.redis.url else f" (private Redis in {host.data_dir})"
-        hint = "" if host.settings.redis.url else "; `franker run` or `franker redis` starts it"
-        fail(f"the store does not answer{where}: {error}{hint}")
+        fail(f"the store{where}: {no_answer(host, error)}")
     finally:
         if client is not None:
             await client.aclose()

@@ -12,7 +12,7 @@ from proxy.listener.intake import Intake
 from proxy.listener.limits import Limits, Memory
 
 if TYPE_CHECKING:
-    from proxy.listener.protocol import SmtpProtocol
+    from proxy.listener.connection import SmtpConnection
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -25,7 +25,7 @@ class Office:
         self.limits = limits
         self.hostname = hostname
         self.memory = Memory(limits.memory)
-        self.sessions: set[SmtpProtocol] = set()
+        self.sessions: set[SmtpConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.stopping = False
 

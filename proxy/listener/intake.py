@@ -54,6 +54,7 @@ class Intake:
         self.wants_users = wants_users
         """Whether a rule asks which local user a client is: finding out costs 20 µs a session."""
         self._accepted: dict[str, Counter] = {}
+        self._repaired: dict[str, Counter] = {}
 
     def check_sender(self, reverse_path: str) -> Refusal | None:
         """Judge what MAIL said."""
@@ -113,9 +114,8 @@ class Intake:
             size=len(job.body),
             client=envelope.client.address,
             seconds=seconds,
+            repairs=decided.repairs,
         )
-        if decided.repairs:
-            log.repaired(job.id, kinds=decided.repairs)
         return replies.queued(job.id)
 
     def _count(self, job: RelayJob, repairs: tuple[str, ...], seconds: float) -> None:
@@ -126,7 +126,10 @@ class Intake:
         ACCEPT_DURATION.observe(seconds)
         MESSAGE_SIZE.observe(len(job.body))
         for kind in repairs:
-            MESSAGES_REPAIRED.labels(kind).inc()
+            repaired = self._repaired.get(kind)
+            if repaired is None:
+                repaired = self._repaired[kind] = MESSAGES_REPAIRED.labels(kind)
+            repaired.inc()
 
     def _refused(self, envelope: Envelope, reason: str, answer: bytes) -> None:
         MESSAGES_REFUSED.labels(reason).inc()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from proxy.log.lines import Value
-from proxy.log.writer import address, addresses, emit, trace, words
+from proxy.log.writer import address, addresses, emit, emit_all, trace, words
 
 Addresses: TypeAlias = tuple[str, ...] | list[str]
 
@@ -30,26 +30,26 @@ def kept(
     size: int,
     client: str,
     seconds: float,
+    repairs: Sequence[str] = (),
 ) -> None:
-    """A message is on disk and its client was told 250, `seconds` after its last octet came."""
-    emit(
-        "kept",
-        {
-            "id": message_id,
-            "stream": stream,
-            "rule": rule,
-            "from": address(reverse_path),
-            "to": addresses(recipients),
-            "size": size,
-            "client": client,
-            "seconds": seconds,
-        },
-    )
+    """A message is on disk and its client was told 250, `seconds` after its last octet came.
 
-
-def repaired(message_id: str, /, *, kinds: Sequence[str]) -> None:
-    """What had to be mended in a message before Postmark could take it."""
-    emit("repaired", {"id": message_id, "kinds": kinds})
+    `repairs` are the kinds of what had to be mended before Postmark could take it.
+    """
+    fields: dict[str, Value] = {
+        "id": message_id,
+        "stream": stream,
+        "rule": rule,
+        "from": address(reverse_path),
+        "to": addresses(recipients),
+        "size": size,
+        "client": client,
+        "seconds": seconds,
+    }
+    if repairs:
+        emit_all(("kept", fields), ("repaired", {"id": message_id, "kinds": repairs}))
+    else:
+        emit("kept", fields)
 
 
 def refused(
@@ -292,14 +292,28 @@ def notice(text: str) -> None:
     emit("notice", {"text": words(text)})
 
 
-def store_away(*, detail: str) -> None:
-    """Redis does not answer: no mail is taken and none is claimed."""
-    emit("store_away", {"detail": words(detail)})
+def store_away(*, detail: str, process: str = "") -> None:
+    """Redis does not answer `process`: no mail is taken and none is claimed."""
+    fields: dict[str, Value] = {"process": process} if process else {}
+    emit("store_away", {**fields, "detail": words(detail)})
 
 
-def store_back() -> None:
-    """Redis answers again."""
-    emit("store_back", {})
+def store_back(*, process: str = "") -> None:
+    """Redis answers `process` again."""
+    emit("store_back", {"process": process} if process else {})
+
+
+def store_full(*, detail: str) -> None:
+    """The store has no room for more mail until some has left.
+
+    It is refused with 452, or kept in the journal where the limit is Redis's own.
+    """
+    emit("store_full", {"detail": words(detail)})
+
+
+def store_has_room(*, detail: str) -> None:
+    """The store takes mail again after `store_full`."""
+    emit("store_has_room", {"detail": words(detail)})
 
 
 def store_not_durable(*, reason: str) -> None:

@@ -74,12 +74,18 @@ def conceal(*secrets: str) -> None:
 
 def emit(event: str, fields: Mapping[str, Value]) -> None:
     """Write one line for `event` now."""
+    emit_all((event, fields))
+
+
+def emit_all(*events: tuple[str, Mapping[str, Value]]) -> None:
+    """Write one line for each of `events` now, and all of them at once."""
     stamp = _state.clock.stamp(time.time())
-    line = (_state.text(stamp, event, fields) + "\n").encode("utf-8", "backslashreplace")
+    text = "".join([_state.text(stamp, *event) + "\n" for event in events])
+    octets = text.encode("utf-8", "backslashreplace")
     if _state.lost and _ready(0):
         lost, _state.lost = _state.lost, 0
         _write((_state.text(stamp, "log_lost", {"lines": lost}) + "\n").encode())
-    _write(line)
+    _write(octets)
 
 
 def _ready(patience_ms: int) -> bool:
@@ -104,7 +110,7 @@ def _waited() -> bool:
 def _write(octets: bytes) -> None:
     while octets:
         if not _ready(0) and not _waited():
-            _state.lost += 1
+            _state.lost += octets.count(b"\n")
             return
         try:
             octets = octets[os.write(_STDERR, octets[:_CHUNK_OCTETS]) :]

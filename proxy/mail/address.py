@@ -118,6 +118,10 @@ def parse_mailboxes(value: str) -> list[Mailbox]:
     Groups are dissolved, source routes dropped. What cannot be read as an address gives a mailbox
     without one.
     """
+    return [*(_read_short(value) if len(value) <= _SHORT else _read(value))]
+
+
+def _read(value: str) -> list[Mailbox]:
     value = " ".join(value.split())
     found: list[Mailbox] = []
     at, end = 0, len(value)
@@ -132,6 +136,11 @@ def parse_mailboxes(value: str) -> list[Mailbox]:
             found.append(Mailbox((phrase if quoted is None else quoted).strip(), angle))
         at = match.end()
     return found
+
+
+# Programs that send much send it from one address.
+_SHORT = 200
+_read_short = functools.lru_cache(maxsize=1024)(_read)
 
 
 def _parse_tokens(value: str) -> Iterator[Mailbox]:

@@ -8,17 +8,24 @@ so does everything that is signed or encrypted. Postmark damages some 8-bit text
 import binascii
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from proxy.mail.charset import fits
 from proxy.mail.content_type import ContentType
 from proxy.mail.fields import Header, parse, unfolded
-from proxy.mail.lines import canonical_lines, has_long_line
+from proxy.mail.lines import LONGEST, canonical_lines, has_long_line
 from proxy.mail.raw import repair_fields
+from proxy.mail.refusal import refused
 
 NO_TEXT = b"(no text)\r\n"
 
+MOST_PARTS = 1000
+"""MIME parts of a message that is repaired, all levels together."""
+
+MOST_PART_FIELDS = 10_000
+"""Header fields of all these parts and of attached messages."""
+
 _DEEPEST = 20
-_MOST_PARTS = 10_000  # to be repaired: each takes time, and a message may be made of nothing else
 _CRLF = b"\r\n"
 _LF = 0x0A
 _SIGNED = re.compile(
@@ -31,10 +38,39 @@ _META_CHARSET = re.compile(rb"(?i)<meta[^>]{1,200}charset\s{0,9}=\s{0,9}[\"']?([
 _META_REACH = 2048
 _NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
 _BASE64_LINE = re.compile(rb".{1,76}", re.DOTALL)
-_LONG_PIECE = re.compile(rb"([^\r\n]{900})(?=[^\r\n])")
+_EIGHT_BIT = bytes(range(128, 256))
 _DELIMITER_END = re.compile(rb"[ \t]*(?:\r\n|\Z)")
 _BOUNDARY = re.compile(r"[ -~]{1,200}")  # RFC 2046 §5.1.1 allows 70
 _QUESTION_MARKS = bytes((*range(128), *b"?" * 128))
+
+
+@dataclass(slots=True)
+class _Effort:
+    """What one message's repair has cost so far: each part and field takes 10 µs or more.
+
+    Without a limit one message of 10 MB could hold up everybody else's mail for 20 seconds.
+    """
+
+    parts: int = 0
+    fields: int = 0
+
+    def add(self, *, parts: int = 0, fields: int = 0) -> None:
+        """Count so many more.
+
+        Raises:
+            RefusedError: that is too many.
+        """
+        self.parts += parts
+        self.fields += fields
+        if self.parts > MOST_PARTS or self.fields > MOST_PART_FIELDS:
+            raise refused(
+                554,
+                "5.6.0",
+                "The message has 8-bit text or long lines, and is in too many pieces to have them "
+                f"encoded here: over {MOST_PARTS} MIME parts, or over {MOST_PART_FIELDS} header "
+                "fields in them; send it 7-bit (quoted-printable, base64)",
+                "parts",
+            )
 
 
 def is_clean(octets: bytes) -> bool:
@@ -48,51 +84,25 @@ def is_signed(header: Header) -> bool:
     return value is not None and _SIGNED.match(unfolded(value)) is not None
 
 
-class _TooManyPartsError(Exception):
-    """The message has more parts than can be repaired in a time that others can wait."""
-
-
-class _Work:
-    """What the repair of one message shares: the charset of what has none, parts still allowed."""
-
-    __slots__ = ("charset", "parts")
-
-    def __init__(self, charset: str) -> None:
-        self.charset = charset
-        self.parts = _MOST_PARTS
-
-    def take_part(self) -> None:
-        """Count one more part.
-
-        Raises:
-            _TooManyPartsError: it is one too many.
-        """
-        if not self.parts:
-            raise _TooManyPartsError
-        self.parts -= 1
-
-
 def repair_body(header: Header, body: bytes, charset: str) -> bytes:
     """Return `body` 7-bit with short lines, its fields in `header` adjusted.
 
     `charset` is that of undeclared 8-bit text which is not UTF-8. A body that is clean, signed or
     encrypted comes back as the same octets. Decoding the result gives what decoding `body` gave,
     with the charset that is now declared. A multipart that cannot be taken apart becomes text.
+
+    Raises:
+        RefusedError: it has too many parts.
     """
-    try:
-        return _repair(header, body, _Work(charset), 0)
-    except _TooManyPartsError:
-        ContentType(header).become_text()
-        header.remove(b"content-transfer-encoding")
-        return _repair(header, body, _Work(charset), 0)
+    return _repair(header, body, charset, 0, _Effort())
 
 
-def _repair(header: Header, body: bytes, work: _Work, depth: int) -> bytes:
+def _repair(header: Header, body: bytes, charset: str, depth: int, effort: _Effort) -> bytes:
     if is_clean(body) or is_signed(header) or depth > _DEEPEST:
         return body
     kind = ContentType(header)
     if kind.main == "multipart":
-        parts = _repair_parts(kind.boundary, body, work, depth)
+        parts = _repair_parts(kind.boundary, body, charset, depth, effort)
         if parts is not None:
             _declare_seven_bit(header)
             return parts
@@ -101,12 +111,24 @@ def _repair(header: Header, body: bytes, work: _Work, depth: int) -> bytes:
         kind.name in ("message/rfc822", "message/global")
         and _transfer_encoding(header) not in _ENCODED
     ):
-        repaired = _repair_message(body, work, depth)
+        repaired = _repair_message(body, charset, depth, effort)
         _declare_seven_bit(header)
         return repaired
     if kind.main in ("text", "message"):
-        return _repair_text(header, kind, body, work.charset)
+        return _repair_text(header, kind, body, charset)
     return _repair_data(header, body)
+
+
+def least_size(header: Header, body: bytes) -> int:
+    """Return what `body` comes to at least once repaired, 0 where that cannot be told at once.
+
+    Quoted-printable makes three octets of one: what would be too large need not be made first.
+    """
+    if body.isascii() or is_signed(header) or _transfer_encoding(header) in _ENCODED:
+        return 0
+    if ContentType(header).main != "text" or _INLINE_PGP.search(body) is not None:
+        return 0
+    return len(body) + 2 * (len(body) - len(body.translate(None, _EIGHT_BIT)))
 
 
 def fill_empty(header: Header) -> bytes:
@@ -176,33 +198,38 @@ def _rewrapped(body: bytes) -> bytes:
     return _CRLF.join([*_BASE64_LINE.findall(_NO_BASE64.sub(b"", body)), b""])
 
 
-def _repair_message(body: bytes, work: _Work, depth: int) -> bytes:
+def _repair_message(body: bytes, charset: str, depth: int, effort: _Effort) -> bytes:
     end = b"" if body.endswith(_CRLF) else _CRLF
     parsed = parse(body + end)
-    header = body[: parsed.body_at]
-    fields, _ = repair_fields(parsed.fields, header, work.charset, strict=False)
+    effort.add(fields=len(parsed.fields))
+    fields, _ = repair_fields(parsed.fields, body[: parsed.body_at], charset, strict=False)
     inner = Header(fields)
-    repaired = _repair(inner, parsed.body, work, depth + 1)
+    repaired = _repair(inner, parsed.body, charset, depth + 1, effort)
     return (inner.octets() + _CRLF + repaired).removesuffix(end)
 
 
-def _repair_parts(boundary: str, body: bytes, work: _Work, depth: int) -> bytes | None:
+def _repair_parts(
+    boundary: str, body: bytes, charset: str, depth: int, effort: _Effort
+) -> bytes | None:
     """Return a multipart's body with the parts repaired; None when it has no parts."""
     if not _BOUNDARY.fullmatch(boundary):
         return None
     pieces: list[bytes] = []
-    at = 0
-    repair = None
+    at, inside = 0, False
+
+    def mend(octets: bytes) -> bytes:
+        return (
+            _repair_part(octets, charset, depth + 1, effort) if inside else _repair_comment(octets)
+        )
+
     for begin, end, closes in _delimiters(body, b"--" + boundary.encode("ascii")):
-        between = body[at:begin]
-        pieces.append(repair(between, work, depth + 1) if repair else _repair_comment(between))
-        pieces.append(body[begin:end])
-        at = end
-        repair = None if closes else _repair_part
+        pieces += (mend(body[at:begin]), body[begin:end])
+        at, inside = end, not closes
+        if inside:
+            effort.add(parts=1)
     if not pieces:
         return None
-    rest = body[at:]
-    pieces.append(repair(rest, work, depth + 1) if repair else _repair_comment(rest))
+    pieces.append(mend(body[at:]))
     return b"".join(pieces)
 
 
@@ -225,17 +252,16 @@ def _delimiters(body: bytes, dashes: bytes) -> Iterator[tuple[int, int, bool]]:
             at = end.end()
 
 
-def _repair_part(part: bytes, work: _Work, depth: int) -> bytes:
+def _repair_part(part: bytes, charset: str, depth: int, effort: _Effort) -> bytes:
     if is_clean(part):
         return part
-    work.take_part()
     end = _CRLF if part.endswith(_CRLF) else b""  # it belongs to the delimiter that follows
     content = part.removesuffix(_CRLF)
     parsed = parse(content + _CRLF, mbox=False)
-    before = content[: parsed.body_at]
-    fields, _ = repair_fields(parsed.fields, before, work.charset, strict=False)
+    effort.add(fields=len(parsed.fields))
+    fields, _ = repair_fields(parsed.fields, content[: parsed.body_at], charset, strict=False)
     header = Header(fields)
-    body = _repair(header, content[parsed.body_at :], work, depth)
+    body = _repair(header, content[parsed.body_at :], charset, depth, effort)
     return header.octets() + _CRLF + body + end
 
 
@@ -243,4 +269,15 @@ def _repair_comment(octets: bytes) -> bytes:
     """Return what stands before the first part or after the last, which nobody is shown."""
     if is_clean(octets):
         return octets
-    return _LONG_PIECE.sub(rb"\1\r\n", octets.translate(_QUESTION_MARKS))
+    octets = octets.translate(_QUESTION_MARKS)
+    pieces: list[bytes] = []
+    start, end = 0, len(octets)
+    while end - start > LONGEST:
+        cut = octets.rfind(_CRLF, start, start + LONGEST + 2) + 2
+        if cut < start + 2:  # no line end in reach
+            cut = start + LONGEST
+            pieces += (octets[start:cut], _CRLF)
+        else:
+            pieces.append(octets[start:cut])
+        start = cut
+    return b"".join((*pieces, octets[start:]))

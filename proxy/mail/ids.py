@@ -3,20 +3,25 @@
 A ULID in lower case: 48 bits of milliseconds since 1970, then 80 bits of chance.
 """
 
+import functools
 import os
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
-_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_LETTERS = _ALPHABET.encode("ascii") * 8  # for each octet the letter of its last five bits
 LENGTH = 26
 
 
-def new_id(now_ms: int, chance: int | None = None) -> str:
-    """Return the id for a message accepted at `now_ms`; `chance` is 80 random bits."""
+def new_id(now_ms: int, chance: bytes | None = None) -> str:
+    """Return the id for a message accepted at `now_ms`; `chance` is 16 random octets."""
     if chance is None:
-        chance = int.from_bytes(os.urandom(10), "big")
-    number = (now_ms & (1 << 48) - 1) << 80 | chance
-    return "".join(_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10))
+        chance = os.urandom(16)
+    return _time_letters(now_ms) + chance.translate(_LETTERS).decode("ascii")
+
+
+@functools.lru_cache(maxsize=4)
+def _time_letters(milliseconds: int) -> str:
+    return "".join(_ALPHABET[milliseconds >> shift & 31] for shift in range(45, -1, -5))
 
 
 def accepted_ms(message_id: str) -> int:

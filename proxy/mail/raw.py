@@ -49,18 +49,10 @@ _CHUNK = 60
 
 
 def encode_field(name: bytes, text: str) -> bytes:
-    """Return the value of a field for `text`, whatever letters it has; `name` in lower case.
-
-    Raises:
-        AddressError: an address field with a mailbox that is not ASCII or no address.
-    """
-    if name not in ADDRESS_FIELDS or text.isascii():
-        return encode_text(text, name)
-    mailboxes = [
-        encode_mailbox(mailbox.name, normal_address(mailbox.address))
-        for mailbox in parse_mailboxes(text)
-    ]
-    return join_mailboxes(mailboxes)
+    """Return the value of a field for `text`, whatever letters it has; `name` in lower case."""
+    if name in ADDRESS_FIELDS and not text.isascii() and (value := _mailboxes(text, strict=False)):
+        return value
+    return encode_text(text, name)
 
 
 def repair_fields(

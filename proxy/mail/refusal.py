@@ -14,6 +14,7 @@ Reason = Literal[
     "size",
     "header",
     "loop",
+    "parts",
 ]
 
 

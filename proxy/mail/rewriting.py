@@ -190,7 +190,7 @@ _HELO = bytes.maketrans(
 
 def _put_received(header: Header, trace: Trace) -> None:
     client = trace.client
-    helo = client.helo.encode("utf-8")[:64].translate(_HELO) or b"unknown"
+    helo = client.helo.encode("utf-8", "replace")[:64].translate(_HELO) or b"unknown"
     header.put_on_top(
         b"Received",
         b" from %b (%b) by %b\r\n with %b id %b; %b"

@@ -6,6 +6,7 @@ refuses new mail instead.
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 AUTO_SHARE = 0.4
@@ -18,26 +19,77 @@ DISK_FLOOR = 100_000_000
 """Octets that must stay free where the private server writes: with none it ends itself."""
 
 
-def memory_limit(
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What counts against a limit now, in octets, and what sets that limit, in words."""
+
+    used: int
+    limit: int
+    key: str
+    is_servers: bool = False
+    """Whether the limit is the server's own, which a journal gets round."""
+
+    @property
+    def left(self) -> int:
+        """Octets that still fit; below 0 when the limit was lowered."""
+        return self.limit - self.used
+
+    @property
+    def is_full(self) -> bool:
+        """Whether next to nothing fits: mail of an ordinary size is refused, or is about to be."""
+        return self.left < min(self.limit // 20, 1_000_000)
+
+    def __str__(self) -> str:
+        used, limit = self.used / 1e6, self.limit / 1e6
+        return f"{used:.1f} of {limit:.1f} MB are used ({self.key})"
+
+
+def room_for_mail(
     max_memory: int | None, info: Mapping[str, str], *, private: bool, here: int
-) -> int:
-    """Return the most octets Redis may use before mail is refused.
+) -> Room:
+    """Return the room for queued mail: that of the limit which is reached first.
 
     `max_memory` is `redis.max_memory`, None for "auto"; `info` is the server's INFO; `here` the
     memory of this host or its cgroup, which counts for a `private` server.
     """
-    there = int(info.get("total_system_memory", "0") or "0")
-    limit = max_memory
+    there = _octets(info, "total_system_memory")
+    limit, key = max_memory, "redis.max_memory"
     if limit is None:
         limit = int((here if private or not there else there) * AUTO_SHARE)
-    own = server_limit(info)
-    return limit if own is None else min(limit, own)
+        key = f"redis.max_memory, auto: {AUTO_SHARE:.0%} of the memory"
+    used = _octets(info, "used_memory")
+    mail = Room(max(0, used - sum(_octets(info, name) for name in _NOT_MAIL)), limit, key)
+    own = _octets(info, "maxmemory")
+    if not own:
+        return mail
+    key = f"{OWN_LIMIT_SHARE:.0%} of Redis's maxmemory"
+    whole = Room(used, int(own * OWN_LIMIT_SHARE), key, is_servers=True)
+    return min(mail, whole, key=lambda room: room.left)
 
 
-def server_limit(info: Mapping[str, str]) -> int | None:
-    """Return the octets up to which a server with a maxmemory takes mail; None without one."""
-    own = int(info.get("maxmemory", "0") or "0")
-    return int(own * OWN_LIMIT_SHARE) if own else None
+# What an empty server uses, and what comes and goes with its clients.
+_NOT_MAIL = (
+    "used_memory_startup",
+    "used_memory_scripts_eval",
+    "mem_clients_normal",
+    "mem_clients_slaves",
+    "mem_aof_buffer",
+    "mem_replication_backlog",
+)
+
+
+def _octets(info: Mapping[str, str], name: str) -> int:
+    return int(info.get(name) or "0")
+
+
+def no_room_on_disk(folder: Path) -> str:
+    """Return why the disk of `folder` can take no more mail, "" when it can."""
+    free = disk_free(folder)
+    if free >= DISK_FLOOR:
+        return ""
+    return (
+        f"the disk of data_dir has {free / 1e6:.0f} MB free, {DISK_FLOOR / 1e6:.0f} MB must stay so"
+    )
 
 
 def memory_here() -> int:

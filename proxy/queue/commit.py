@@ -99,10 +99,12 @@ class GroupCommit:
             found = self._watch.durability
             detail = f": {found.reason}" if found is not None and found.reason else ""
             return f"{self._trouble}{detail}"
-        journal = self._diversion.journal
+        journal, possible = self._diversion.journal, self._diversion.possible
         if journal is not None and journal.taking:
             return str(refusal.journal_full()) if journal.full else ""
-        if self._diversion.possible and self._connected_once:
+        if self._watch.full and not (possible and self._watch.server_is_short):
+            return str(refusal.full(self._watch.full))
+        if possible and self._connected_once:
             return ""
         return "" if self._watch.durability is not None else str(refusal.away())
 
@@ -139,8 +141,9 @@ class GroupCommit:
             self._diversion.keep(waiting)
         else:
             if not self._watch.has_room(waiting.size):
+                why = self._watch.found_no_room(waiting.size)
                 if not (self._diversion.possible and self._watch.server_is_short):
-                    raise refusal.full()
+                    raise refusal.full(why)
                 self._overflowing = True
             self._lanes.add(waiting)
             self._wake.set()
@@ -336,14 +339,15 @@ class GroupCommit:
         if isinstance(error, NoScriptError):
             self._lanes.put_back(batch.messages)
         elif isinstance(error, OutOfMemoryError):
+            self._watch.fills_up(str(error))
             if self._diversion.possible:
                 self._lanes.put_back(batch.messages)
                 self._overflowing = True
             else:
-                settle(batch.messages, refusal.full())
+                settle(batch.messages, refusal.full(self._watch.full))
             return
         elif before_running(error):
-            events.store_away(detail=str(error))
+            events.store_away(process="proxy", detail=str(error))
             if self._diversion.possible:
                 self._lanes.put_back(batch.messages)
             else:

@@ -108,7 +108,8 @@ class Diversion:
         except FenceMovedError:
             await in_time(take_up())
             return True
-        except OutOfMemoryError:
+        except OutOfMemoryError as error:
+            watch.fills_up(str(error))
             moved = False
         except ResponseError as error:
             if before_running(error):
@@ -118,18 +119,19 @@ class Diversion:
                 self._defect = str(error)
                 events.defect("commit.lua", error=error)
         if not moved:
-            self._let_nobody_wait(journal)
+            self._let_nobody_wait(journal, watch)
         elif journal.nearly_moved:
             journal.shut()
         return bool(moved)
 
-    def _let_nobody_wait(self, journal: Journal) -> None:
+    def _let_nobody_wait(self, journal: Journal, watch: StoreWatch) -> None:
         if journal.taking:
             return
         if journal.usable:
             self.divert("the mail store is full")
         else:
-            settle(self._lanes.clear(), refusal.full())
+            trouble = refusal.full(watch.full) if watch.full else refusal.unwritable()
+            settle(self._lanes.clear(), trouble)
 
     async def close(self) -> None:
         """End what is being written; what has not been moved is left for the next process."""

@@ -7,7 +7,8 @@ transaction whose final dot may be out (DESIGN: unknown outcomes).
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any
 
 VERSION = 1
@@ -90,24 +91,17 @@ _SHORT = {
     "added": "add",
 }
 # Names are short and defaults left out because every queued message pays for them in memory.
-_DEFAULTS: dict[str, Any] = {
-    "reverse_path": "",
-    "rule": "",
-    "owner": "",
-    "notify": True,
-    "attempts": 0,
-    "waited": 0.0,
-    "expires_at": None,
-    "replies": {},
-    "replaced": {},
-    "client": "",
-    "dead": 0,
-    "asked": 0.0,
-    "unanswered": 0.0,
-    "settled": (),
-    "notice": False,
-    "added": (),
-}
+_with_default = [
+    one
+    for one in fields(JobEnvelope)
+    if one.default is not MISSING or one.default_factory is not MISSING
+]
+_OPTIONAL = tuple(_SHORT[one.name] for one in _with_default)
+_DEFAULTS = tuple(
+    one.default if one.default_factory is MISSING else one.default_factory()
+    for one in _with_default
+)
+_optional = attrgetter(*(one.name for one in _with_default))
 
 
 # Made once: json.dumps would build an encoder for every message.
@@ -116,11 +110,14 @@ _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 def encode_envelope(envelope: JobEnvelope) -> bytes:
     """Return `envelope` as JSON octets."""
-    short: dict[str, Any] = {"v": VERSION}
-    for name, key in _SHORT.items():
-        value = getattr(envelope, name)
-        if name not in _DEFAULTS or value != _DEFAULTS[name]:
-            short[key] = value
+    short: dict[str, Any] = {
+        "v": VERSION,
+        "f": envelope.mail_from,
+        "to": envelope.recipients,
+        "at": envelope.accepted_at,
+    }
+    values = zip(_OPTIONAL, _optional(envelope), _DEFAULTS, strict=True)
+    short |= {key: value for key, value, default in values if value != default}
     # Octets that are no text came in as lone surrogates; json.loads reads them back.
     return _to_json(short).encode("utf-8", "surrogatepass")
 

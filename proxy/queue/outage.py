@@ -37,7 +37,7 @@ class Outage:
             self._timer = loop.call_at(self._due, self._give_up)
         if not self._said and loop.time() - self._since >= _SAY_AFTER_S:
             self._said = True
-            events.store_away(detail=detail)
+            events.store_away(process="proxy", detail=detail)
 
     def reconsider(self) -> None:
         """Ask for the patience anew, if nobody has given up yet."""
@@ -52,7 +52,7 @@ class Outage:
         self.forget()
         if self._said:
             self._said = False
-            events.store_back()
+            events.store_back(process="proxy")
 
     def forget(self) -> None:
         """Give up no more: nobody waits any longer."""

@@ -44,14 +44,9 @@ def unknown() -> NotKept:
     return NotKept("unknown", "the mail store did not confirm in time")
 
 
-def full() -> NotKept:
-    """Redis holds as much as it may."""
-    return NotKept("full", "the mail store is full")
-
-
-def disk_full() -> NotKept:
-    """The private server's disk has too little room left."""
-    return NotKept("full", "the mail store's disk is full")
+def full(why: str) -> NotKept:
+    """The store holds as much as it may; `why` has the limit, the use, and what sets the limit."""
+    return NotKept("full", f"the mail store is full: {why}")
 
 
 def not_durable() -> NotKept:

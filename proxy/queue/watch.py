@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from redis.exceptions import ResponseError
@@ -10,13 +10,7 @@ from redis.exceptions import ResponseError
 from proxy.log import events
 from proxy.metrics import intake
 from proxy.queue import refusal
-from proxy.queue.capacity import (
-    DISK_FLOOR,
-    disk_free,
-    memory_here,
-    memory_limit,
-    server_limit,
-)
+from proxy.queue.capacity import Room, memory_here, no_room_on_disk, room_for_mail
 from proxy.queue.durability import Durability, judge
 from proxy.queue.refusal import NotKept
 from proxy.queue.store import StoreConnection
@@ -50,9 +44,9 @@ class StoreWatch:
         self._here = memory_here()
         self._settings: dict[str, str] | None = None
         self._said: Durability | None = None
-        self._limit: int | None = None
-        self._its_own = False
-        self._used = self._added = 0
+        self._room: Room | None = None
+        self._added = 0
+        self._lacking = 0  # octets of the message that found no room
         self._batches = -1
         self._verify_at = 0.0
         self.inspect_at = 0.0
@@ -61,6 +55,8 @@ class StoreWatch:
         """None while the server is away."""
         self.replicas = 0
         """How many other servers must have a batch, too, before it counts as kept."""
+        self.full = ""
+        """Why there is no room for mail, with the limit and what sets it; "" while there is."""
 
     def lost(self) -> None:
         """Note that the server is away."""
@@ -70,15 +66,28 @@ class StoreWatch:
     @property
     def server_is_short(self) -> bool:
         """Whether it is the server's own maxmemory that leaves no room, not `max_memory`."""
-        return self._its_own
+        return self._room is not None and self._room.is_servers
 
     def has_room(self, octets: int) -> bool:
         """Return whether a message of so many octets may come, and count it as there if so."""
         cost = octets + _PER_MESSAGE
-        if self._limit is not None and self._used + self._added + cost > self._limit:
+        if self._room is not None and self._added + cost > self._room.left:
             return False
         self._added += cost
         return True
+
+    def found_no_room(self, octets: int) -> str:
+        """Note that there was no room for a message of so many octets; return why."""
+        self._lacking = max(self._lacking, octets + _PER_MESSAGE)
+        if self._room is not None:
+            self.fills_up(str(replace(self._room, used=self._room.used + self._added)))
+        return self.full
+
+    def fills_up(self, why: str) -> None:
+        """Note that there is no room: mail is refused for that, or goes to the journal."""
+        if not self.full:
+            events.store_full(detail=why)
+        self.full = why
 
     async def inspect(
         self, store: StoreConnection, now: float, *, batches: int, verify: bool = False
@@ -96,10 +105,9 @@ class StoreWatch:
             if self._demands.replicated and self._settings is not None:
                 self.replicas = int(self._settings.get("min-replicas-to-write", "0"))
         info = await store.info()
-        self._used, self._added = int(info.get("used_memory", "0")), 0
         private = self._demands.data_dir is not None
-        self._limit = memory_limit(self._demands.max_memory, info, private=private, here=self._here)
-        self._its_own = self._limit == server_limit(info)
+        room = room_for_mail(self._demands.max_memory, info, private=private, here=self._here)
+        self._room, self._added = room, 0
         found = judge(self._settings, info, replicated=self._demands.replicated)
         self._note(found, now)
         idle, self._batches = self._batches == batches, batches
@@ -107,9 +115,20 @@ class StoreWatch:
             await self._tidy(store, info)
         if not found.durable and self._demands.require_durable:
             return refusal.not_durable()
-        if self._demands.data_dir is not None and disk_free(self._demands.data_dir) < DISK_FLOOR:
-            return refusal.disk_full()
-        return None
+        disk = no_room_on_disk(self._demands.data_dir) if self._demands.data_dir else ""
+        self._note_room(room, disk)
+        return refusal.full(disk) if disk else None
+
+    def _note_room(self, room: Room, disk: str) -> None:
+        """Say it when the room ends, and when there is enough again for what was refused."""
+        if disk:
+            self.fills_up(disk)
+        elif room.is_full:
+            self.fills_up(str(room))
+        elif self.full and room.left >= min(self._lacking, room.limit // 2):
+            self._lacking = 0
+            self.full = ""
+            events.store_has_room(detail=str(room))
 
     def _note(self, found: Durability, now: float) -> None:
         self.durability = found
@@ -133,6 +152,6 @@ class StoreWatch:
         busy = (
             info.get("aof_rewrite_in_progress") != "0" or info.get("aof_rewrite_scheduled") != "0"
         )
-        if size > max(_TIDY_FROM, _TIDY_RATIO * self._used) and not busy:
+        if size > max(_TIDY_FROM, _TIDY_RATIO * int(info.get("used_memory", "0"))) and not busy:
             with contextlib.suppress(ResponseError):
                 await store.command("BGREWRITEAOF")

@@ -71,7 +71,7 @@ class Claims:
         self._me = self._new_registration()
         self._lost: Registration | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        weather = Weather()
+        weather = self._weather = Weather()
         self._claiming = Link(lambda: self._connect(_ANSWER_S), weather)
         self._living = Link(lambda: self._connect(_BEAT_ANSWER_S), weather)
         self._settling = Link(lambda: self._connect(_ANSWER_S), weather)
@@ -114,6 +114,11 @@ class Claims:
     def suspended(self) -> bool:
         """Whether `rq suspend` holds the workers: nothing is claimed until `rq resume`."""
         return self._pulse.suspended
+
+    @property
+    def store_answers(self) -> bool:
+        """Whether the last call of each kind to Redis was answered."""
+        return self._weather.fine
 
     async def start(self) -> None:
         """Register with Redis, waiting for it as long as it takes, and begin to beat."""

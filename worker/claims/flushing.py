@@ -153,13 +153,7 @@ class Flusher:
         me = self._registration()
         batch: list[_Operation] = []
         while self._waiting and len(batch) < _MOST:
-            operation = self._waiting.popleft()
-            if me.owns(operation.claim.execution):
-                batch.append(operation)
-            else:
-                _resolve(operation, result=False)
-        if not batch:
-            return
+            batch.append(self._waiting.popleft())
         try:
             words = json.dumps([operation.words for operation in batch])
             answer = await self._link.insist(SETTLE, me.incarnation, me.flush, rq_date(), words)

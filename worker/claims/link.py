@@ -26,6 +26,11 @@ class Weather:
     def __init__(self) -> None:
         self._failing: set[object] = set()
 
+    @property
+    def fine(self) -> bool:
+        """Whether no link is failing."""
+        return not self._failing
+
     def failed(self, link: object, error: Exception) -> None:
         """Note that a command failed."""
         if not self._failing:

@@ -72,6 +72,7 @@ class Pulse:
         self._shown: tuple[str, bool, bool] | None = None
         self._standing: dict[tuple[bytes, bytes], float] = {}
         self._foreign: set[str] = set()
+        self._unserved: set[str] = set()
 
     def fresh(self) -> bool:
         """Return whether a heartbeat sent within the last SAFE_S seconds was confirmed."""
@@ -156,15 +157,17 @@ class Pulse:
             if now - since >= _STRANDED_AFTER_S
             for word in job
         ]
-        count, standing, foreign = await self._link.ask(SWEEP, *stranded)
+        count, standing, foreign, unserved = await self._link.ask(SWEEP, *stranded)
         seen = zip(standing[::2], standing[1::2], strict=True)
         self._standing = {job: self._standing.get(job, now) for job in seen}
         if count:
             events.worker_reaped("unknown", jobs=count)
             self._wake()
-        self._tell({name.decode() for name in foreign})
+        self._tell_foreign({name.decode() for name in foreign})
+        waiting = zip(unserved[::2], unserved[1::2], strict=True)
+        self._tell_unserved({stream.decode(): count for stream, count in waiting})
 
-    def _tell(self, foreign: set[str]) -> None:
+    def _tell_foreign(self, foreign: set[str]) -> None:
         """Say it once when a stock worker serves our queues."""
         for name in sorted(foreign - self._foreign):
             events.notice(
@@ -172,6 +175,15 @@ class Pulse:
                 " message that it takes off by 30 s; stop it"
             )
         self._foreign = foreign
+
+    def _tell_unserved(self, unserved: dict[str, int]) -> None:
+        """Say it once when mail waits for a stream that is no longer configured."""
+        for stream in sorted(unserved.keys() - self._unserved):
+            events.notice(
+                f"{unserved[stream]} messages wait for the stream {stream!r}, which no worker"
+                " serves: is it missing in the configuration?"
+            )
+        self._unserved = set(unserved)
 
 
 def _flat(fields: dict[str, str]) -> list[str]:

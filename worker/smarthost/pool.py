@@ -63,13 +63,12 @@ class Pool:
         """
         best = None
         for connection, ended in self._connections.items():
-            if not connection.alive or not connection.free_slots:
+            busy = connection.outstanding
+            if (fresh and (ended or busy)) or (best and busy) or not connection.free_slots:
                 continue
-            if fresh and (ended or connection.outstanding):
-                continue
-            if not connection.outstanding:
+            if not busy:
                 return connection
-            best = best or connection
+            best = connection
         return best
 
     def is_fresh(self, connection: Connection) -> bool:

@@ -48,7 +48,8 @@ class Drain:
         records, after, first = await self._fresh(source, fence, MAX_MESSAGES)
         if records and not watch.has_room(_size(records)):
             records, after, first = await self._fresh(source, fence, 1)
-            if not watch.has_room(_size(records)):
+            if records and not watch.has_room(_size(records)):
+                watch.found_no_room(_size(records))
                 return False
         if records:
             await self._keep(records, fence)

@@ -1,7 +1,7 @@
 -- ARGV: stream and id of jobs that have stood in a stock worker's intermediate list for long, ...
 -- Ends claims without an owner: of a worker no longer known, or of a stock worker whose time is
 -- up. Returns {jobs that came back, {stream, id, ... now standing in an intermediate list}, {workers
--- on our queues that are not of us}}.
+-- on our queues that are not of us}, {stream, how many messages wait where no worker serves, ...}}.
 local count, time = 0, now()
 for index = 1, #ARGV, 2 do
   local stream, id = ARGV[index], ARGV[index + 1]
@@ -16,7 +16,7 @@ for _, incarnation in ipairs(call('HKEYS', WORKERS)) do
   us[RQ_WORKER .. (call('HGET', WORKER .. incarnation, 'name') or '')] = true
 end
 
-local standing, foreign = {}, {}
+local standing, foreign, unserved = {}, {}, {}
 for _, stream in ipairs(all_streams()) do
   local ids = {}
   local claims = call('ZRANGE', STARTED .. stream, 0, -1, 'WITHSCORES')
@@ -45,10 +45,17 @@ for _, stream in ipairs(all_streams()) do
   for _, id in ipairs(call('ZRANGE', DEFERRED .. stream, 0, 99)) do
     if not call('ZSCORE', SCHEDULED .. stream, id) then call('ZREM', DEFERRED .. stream, id) end
   end
+  local served = false
   for _, key in ipairs(call('SMEMBERS', RQ_WORKERS .. ':' .. QUEUE_NAME .. stream)) do
+    served = served or us[key]
     if not us[key] and call('EXISTS', key) == 1 and call('HEXISTS', key, 'death') == 0 then
       foreign[#foreign + 1] = string.sub(key, #RQ_WORKER + 1)
     end
   end
+  local waiting = call('LLEN', QUEUE .. stream) + call('ZCARD', SCHEDULED .. stream)
+  if not served and waiting > 0 then
+    unserved[#unserved + 1] = stream
+    unserved[#unserved + 1] = waiting
+  end
 end
-return {count, standing, foreign}
+return {count, standing, foreign, unserved}
