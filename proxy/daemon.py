@@ -15,9 +15,11 @@ from pathlib import Path
 from proxy import log
 from proxy.config import Settings, usable_data_dir
 from proxy.listener import Intake, Limits, Listener
+from proxy.listener.counting import begin_at_zero
 from proxy.listener.sockets import BindError, open_sockets
 from proxy.log import systemd
 from proxy.metrics.intake import QUEUE_DEPTHS, REGISTRY
+from proxy.queue.by_hand import log_by_hand
 from proxy.queue.commit import GroupCommit, group_commit
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import feed_depths
@@ -56,6 +58,7 @@ async def serve(
         if text:
             log.notice(text)
     _raise_file_limit(settings.listen.max_connections)
+    begin_at_zero(settings)
     stopping = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
@@ -82,6 +85,8 @@ async def serve(
         facts = [f"X_SMTP={' '.join(listener.names)}"]
         if http is not None:
             facts.append(f"X_HTTP={http.address}")
+        if missing := _missing_logins(settings):
+            facts.append(f"X_NO_LOGIN={missing}")
         systemd.tell("READY=1", *facts)
         if ready is not None:
             ready.set()
@@ -89,6 +94,16 @@ async def serve(
         systemd.tell("STOPPING=1")
         log.stopping("proxy", detail="asked to end")
         await listener.close()
+
+
+def _missing_logins(settings: Settings) -> str:
+    """Return which secrets a stream's mail waits for, by their names; "" when none."""
+    lacking: dict[str, None] = {}
+    for stream in settings.streams.values():
+        for login in (stream.token, stream.access_key, stream.secret_key):
+            if login and not any(secret.read() for secret in login):
+                lacking |= dict.fromkeys(secret.name for secret in login)
+    return ", ".join(name.removeprefix("env ") for name in lacking)
 
 
 async def _open_store(
@@ -104,6 +119,8 @@ async def _open_store(
         name="queue depths",
     )
     stack.push_async_callback(_cancel, depths)
+    by_hand = asyncio.create_task(log_by_hand(reader), name="what was done by hand")
+    stack.push_async_callback(_cancel, by_hand)
     return commit
 
 

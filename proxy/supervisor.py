@@ -48,6 +48,7 @@ REDIS_ROUTINE = re.compile(
     r"|Received SIGTERM|User requested shutdown|ready to exit"
 )
 """What Redis says at every start and end, of interest to nobody."""
+_LONGEST_LINE = 65536
 _FIRST_PASSED_FD = 3  # sd_listen_fds(3)
 
 
@@ -88,6 +89,7 @@ class Supervisor:
         self._exit_code = 0
         self._announced = False
         self._wake = selectors.DefaultSelector()
+        self._unread: dict[int, bytes] = {}  # the beginning of a line, by the pipe it came from
         self._library = ctypes.CDLL(None, use_errno=True)
 
     def run(self) -> int:
@@ -187,7 +189,13 @@ class Supervisor:
         if not octets:
             self._wake.unregister(read_end)
             os.close(read_end)
-        for line in octets.decode("utf-8", "backslashreplace").splitlines():
+        # A line may come in pieces: Redis writes those of its signal handler so.
+        *lines, rest = (self._unread.pop(read_end, b"") + octets).split(b"\n")
+        if octets and len(rest) < _LONGEST_LINE:
+            self._unread[read_end] = rest
+        elif rest:
+            lines.append(rest)
+        for line in (raw.decode("utf-8", "backslashreplace").rstrip("\r") for raw in lines):
             said = REDIS_LINE.fullmatch(line)
             if said is None:  # `franker redis` before it became the server: a line of our own form
                 _write(2, f"{line}\n")

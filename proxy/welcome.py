@@ -11,6 +11,8 @@ def welcome(facts: dict[str, dict[str, str]]) -> str:
         lines.append("It goes to a stand-in for Postmark on this machine and no further.")
         if where:
             lines.append(f"What the stand-in took: http://{where}/")
+    elif missing := proxy.get("NO_LOGIN", ""):
+        lines.append(f"No token: {missing} is not set; mail is kept and waits.")
     else:
         lines.append("It goes to Postmark.")
     first = next((address for address in smtp if not address.startswith("unix:")), "")

@@ -205,11 +205,34 @@ def test_explain_shows_a_refusal_and_fails(data_dir: Path) -> None:
 
 def test_explain_shows_a_discard(data_dir: Path) -> None:
     rules = [{"name": "nightly", "client": ["10.0.0.0/8"], "action": "discard"}]
-    installation = Installation(data_dir, {"rules": rules})
+    allow = {"allow": ["127.0.0.0/8", "10.0.0.0/8"]}
+    installation = Installation(data_dir, {"rules": rules, "listen": allow})
     there = installation.run("explain", "--from", "a@example.com", "--client", "10.1.2.3")
     assert there.stdout == "answered with 250 and thrown away by rule nightly\n"
     here = installation.run("explain", "--from", "a@example.com")
     assert "no rule matches" in here.stdout
+
+
+@pytest.mark.parametrize(
+    ("client", "code"), [("8.8.8.8", 1), ("::ffff:8.8.8.8", 1), ("::ffff:127.0.0.1", 0), ("x", 2)]
+)
+def test_explain_refuses_a_client_that_the_listener_refuses(
+    data_dir: Path, client: str, code: int
+) -> None:
+    done = Installation(data_dir).run("explain", "--from", "a@example.com", "--client", client)
+    assert done.returncode == code
+    assert ("refused at connect: 554 5.7.1 This client may not" in done.stdout) == (code == 1)
+
+
+@pytest.mark.parametrize("command", [("check",), ("queue", "list")], ids=" ".join)
+def test_a_command_that_only_looks_makes_no_data_folder(
+    data_dir: Path, command: tuple[str, ...]
+) -> None:
+    folder = data_dir / "not" / "there"
+    done = Installation(data_dir, {"data_dir": folder}).run(*command)
+    assert done.returncode == 1
+    assert str(folder) in done.stdout + done.stderr
+    assert not folder.parent.exists()
 
 
 def test_explain_shows_nothing_that_a_terminal_would_obey(data_dir: Path) -> None:

@@ -223,5 +223,5 @@ def test_a_store_that_hangs_is_told_from_one_that_is_not_there(
     (store,) = (finding for finding in findings if finding["what"] == "store")
     assert code == listed.returncode == 1
     for words in (store["detail"], listed.stderr):
-        assert "no answer within 5 s; its process is there and must be looked at" in words
+        assert "nothing came within 5 s; its process is there and must be looked at" in words
         assert "starts it" not in words

@@ -1,5 +1,6 @@
 """Where the configuration comes from and what it says when nothing is wrong."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -464,3 +465,10 @@ def test_a_rule_named_like_an_address_is_a_fault_since_metrics_show_it(tmp_path:
 def test_control_characters_in_a_key_never_reach_the_terminal(tmp_path: Path) -> None:
     text = fault('[listen]\n"a\\u001b[31m" = 1\nhttp = "\\u001b[2J"', tmp_path)
     assert "\x1b" not in text
+
+
+def test_mail_of_this_host_cannot_be_sent_to_this_host(tmp_path: Path) -> None:
+    file = tmp_path / "franker.toml"
+    file.write_text(f'[local]\npostmaster = "ops@{os.uname().nodename.upper()}"\n')
+    with pytest.raises(ConfigError, match=r"local\.postmaster: .* is a name of this host"):
+        load(file, {})

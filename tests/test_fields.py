@@ -50,6 +50,44 @@ def test_the_header_ends_where_fields_end(octets, names, body):
     assert parsed.body == body
 
 
+@pytest.mark.parametrize(
+    ("octets", "names", "kinds"),
+    [
+        (b"A: 1\r\nX Foo: 5\r\nBcc: x@y\r\n\r\nbody\r\n", [b"A", b"Bcc"], ("bad_line",)),
+        (
+            b"A: 1\r\njunk\r\nX-A: 2\r\nBcc: x@y\r\n\r\nbody\r\n",
+            [b"A", b"X-A", b"Bcc"],
+            ("bad_line",),
+        ),
+        (b"A: 1\r\njunk\r\n more\r\nTo: x@y\r\n\r\nbody\r\n", [b"A", b"To"], ("bad_line",)),
+        (b" folded\r\nFrom: a@b\r\nTo: c@d\r\n\r\nbody\r\n", [b"From", b"To"], ("bad_line",)),
+        (b"A: 1\r\njunk\r\nTo: x@y\r\nbody\r\n", [b"A", b"To"], ("bad_line", "blank_line")),
+    ],
+)
+def test_a_header_that_clearly_goes_on_is_not_ended_by_a_line_that_is_no_field(
+    octets: bytes, names: list[bytes], kinds: tuple[str, ...]
+):
+    parsed = parse(octets)
+    assert [name for name, _ in parsed.fields] == names
+    assert parsed.body == b"body\r\n"
+    assert parsed.kinds == kinds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"Dear all,\r\nnote: this\r\n",
+        b"Dear all,\r\n\r\nBcc: is a field\r\n",
+        b"-----Original Message-----\r\nSubject: old\r\n",
+        b"junk\r\n" * 11 + b"Bcc: x@y\r\n",
+    ],
+)
+def test_text_without_an_empty_line_before_it_stays_text(text: bytes):
+    parsed = parse(b"Subject: new\r\n" + text)
+    assert parsed.body == text
+    assert parsed.kinds == ("blank_line",)
+
+
 def test_fields_are_found_changed_added_and_removed_without_regard_to_case():
     header = header_of((b"To", b" a"), (b"TO", b" b"), (b"X", b" 1"))
     assert header.first(b"to") == b" a"

@@ -238,6 +238,26 @@ async def test_a_message_that_a_worker_took_meanwhile_is_not_withdrawn(
     assert f"{job.id} goes out though its client was told 451" in capfd.readouterr().err
 
 
+async def test_a_message_that_has_gone_before_it_could_be_withdrawn_is_said(
+    wire: tuple[RedisWire, Path],
+    redis_server: RedisServer,
+    build: Build,
+    capfd: pytest.CaptureFixture[str],
+):
+    bad, folder = wire
+    committer = await _ready(build(folder, patience=0.3))
+    bad.lose_replies()
+    job = a_job()
+    with pytest.raises(NotKept):
+        await committer.commit(job)
+    redis_server.client().flushdb()  # as a worker leaves it that has sent it
+    redis_server.client().hset(committer._fence, mapping={"epoch": 1, "batch": 1})
+    bad.mend()
+    await wait_until(lambda: not committer.unready)
+    said = f"{job.id} may have gone out though its client was told 451"
+    assert said in capfd.readouterr().err
+
+
 async def test_two_committers_do_not_fence_each_other(redis_server: RedisServer, build: Build):
     one, other = await _ready(build()), await _ready(build())
     await asyncio.gather(*(c.commit(a_job()) for c in (one, other) for _ in range(20)))

@@ -1,5 +1,6 @@
 """What an operator sees of the queue and does with it, on a real Redis."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -9,10 +10,12 @@ import redis.asyncio
 from proxy.config import Settings
 from proxy.mail.ids import new_id
 from proxy.queue import inventory, keys
+from proxy.queue.by_hand import log_by_hand
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import read_depths
 from proxy.queue.job import JobEnvelope, RelayJob, decode_envelope, encode_envelope
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import wait_until
 
 NOW = 1_795_169_296.0
 MAIL = JobEnvelope("me@example.com", ("you@example.org",), NOW - 3600, attempts=7, waited=900.0)
@@ -206,6 +209,38 @@ async def test_what_is_being_sent_is_neither_retried_nor_deleted(
     assert queue.ids() == []
 
 
+async def _logged(store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """Return what a proxy logs of what commands have done."""
+    capfd.readouterr()
+    reader = asyncio.create_task(log_by_hand(store, every=0.01))
+    await wait_until(lambda: _absent(store), what="all notes are fetched")
+    reader.cancel()
+    await asyncio.wait([reader])
+    return capfd.readouterr().err.splitlines()
+
+
+async def _absent(store: redis.asyncio.Redis) -> bool:
+    return not await store.exists(keys.BY_HAND)
+
+
+async def test_what_is_retried_by_hand_is_in_the_proxys_log(
+    queue: _Queue, store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]
+):
+    again = queue.dead()
+    await inventory.retry(store, [again, "nothing"], now=NOW)
+    (line,) = await _logged(store, capfd)
+    assert f" retried id={again} by=hand stream=outbound to=" in line
+
+
+async def test_a_note_that_nobody_can_read_stops_no_other(
+    queue: _Queue, store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]
+):
+    queue.client.rpush(keys.BY_HAND, b"\xff", b"[]", b'{"what": "retried"}')
+    await inventory.delete(store, [queue.queued()])
+    lines = await _logged(store, capfd)
+    assert [" notice " in line for line in lines] == [True, True, True, False]
+
+
 async def test_deleted_messages_leave_nothing_but_a_log_line_and_a_count(
     queue: _Queue, store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]
 ):
@@ -218,13 +253,15 @@ async def test_deleted_messages_leave_nothing_but_a_log_line_and_a_count(
     assert left == {
         keys.QUEUES,
         keys.DISCARDED,
+        keys.BY_HAND,
         keys.queue_key("outbound"),
         keys.job_key(stays),
     }
     (depth,) = await read_depths(store, ["outbound"], NOW)
     assert depth.discarded == 4
-    lines = capfd.readouterr().err.splitlines()
+    lines = await _logged(store, capfd)
     assert len(lines) == 3
+    assert not queue.client.exists(keys.BY_HAND)
     assert f"discarded id={ids[0]} by=hand stream=outbound" in lines[0]
     assert "a@example.org" in lines[0]
     assert "b@example.org" in lines[0]

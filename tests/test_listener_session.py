@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from proxy.metrics.intake import MESSAGES_REFUSED
 from tests.support.listening import HOST, MESSAGE, Front, front
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -417,3 +418,20 @@ async def test_each_end_of_a_session_gives_back_what_it_held(office: Front) -> N
     await wait_until(lambda: office.listener.sessions == 0, what="the session is gone")
     await wait_until(lambda: office.listener.held == 0, what="its memory is free")
     assert office.kept() == []
+
+
+async def test_a_command_that_makes_no_sense_is_counted_and_logged_but_never_shown(
+    redis_server: RedisServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    count = MESSAGES_REFUSED.labels("syntax")
+    async with front(redis_server) as office:
+        dialog = await office.dial()
+        before = count._value.get()
+        assert (await dialog.say("AUTH PLAIN AGEAYg==")).startswith("503 ")
+        assert (await dialog.say("MAIL FROM:<a@example.com> SOLICIT=x")).startswith("555 ")
+        assert (await dialog.say("AGEAYg==")).startswith("500 ")
+        assert count._value.get() == before + 3
+    log = capfd.readouterr().err
+    assert 'reason=syntax reply="503 5.5.1 AUTH is not asked for here' in log
+    assert 'reason=syntax reply="555 5.5.4 Parameter SOLICIT is not known here' in log
+    assert "AGEAYg==" not in log

@@ -39,11 +39,18 @@ def test_each_address_has_its_socket_and_its_real_port() -> None:
             pass
 
 
-def test_an_ipv6_socket_leaves_ipv4_to_others() -> None:
-    with opened("[::]:0") as (six,):
-        port = six.name.rpartition(":")[2]
-        with opened(f"0.0.0.0:{port}"):
+def test_the_ipv6_wildcard_takes_ipv4_too() -> None:
+    with opened("[::]:0") as (both,):
+        port = int(both.name.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=10):
             pass
+
+
+def test_the_ipv6_wildcard_leaves_ipv4_to_an_address_that_is_listed_on_its_port() -> None:
+    with opened("[::1]:0") as (found,):
+        port = found.name.rpartition(":")[2]
+    with opened(f"[::]:{port}", f"127.0.0.1:{port}") as bound:
+        assert [one.name for one in bound] == [f"[::]:{port}", f"127.0.0.1:{port}"]
 
 
 def test_a_host_without_ipv6_says_so_and_listens_on_the_rest() -> None:

@@ -22,6 +22,14 @@ run-parts failed
 NOT_ASCII = '553 5.6.7 Postmark takes no address whose mailbox is not ASCII: "j?rg@example.com"'
 
 
+@pytest.mark.parametrize("own", ["localhost", "LOCALHOST", "box", "Box.Office.Example", "lan"])
+def test_an_alias_to_a_name_of_this_host_is_followed_and_never_sent_to_postmark(own: str):
+    aliases = {"www": [f"root@{own}"], "root": ["me@example.com"], "web": [f"nobody@{own}"]}
+    given = policy(local={**LOCAL, "names": ["lan"], "aliases": aliases})
+    assert resolve_recipient(given, "www") == ("me@example.com",)
+    assert resolve_recipient(given, "web") == ("ops@example.com",)
+
+
 def from_cron(given: Policy):
     return accepted(CRON, given, envelope("root", "root"))
 

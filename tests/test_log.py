@@ -139,6 +139,8 @@ def test_a_message_tells_its_story_in_lines_with_its_id(lines: Lines) -> None:
 def test_what_happens_to_clients_routes_and_processes_is_told(lines: Lines) -> None:
     log.refused("127.0.0.1", reason="syntax", reply="500 5.5.2 Bad")
     log.refused("10.0.0.7", reason="size", reply="552", reverse_path="", recipients=["a@b", "c@d"])
+    log.refused("127.0.0.1", reason="store_unknown", reply="451", message_id="01m7")
+    log.retried("01m7", by="hand", stream="outbound", recipients=("a@b",))
     log.client_refused("192.0.2.1", reply="554 5.7.1 Not allowed")
     log.route_paused("outbound", reason="tls", detail="certificate expired", retry_in=2)
     log.route_released("outbound", reason="tls", seconds=61.25)
@@ -159,6 +161,8 @@ def test_what_happens_to_clients_routes_and_processes_is_told(lines: Lines) -> N
     assert lines() == [
         'refused client=127.0.0.1 reason=syntax reply="500 5.5.2 Bad"',
         "refused client=10.0.0.7 reason=size from=<> to=a@b,c@d reply=552",
+        "refused id=01m7 client=127.0.0.1 reason=store_unknown reply=451",
+        "retried id=01m7 by=hand stream=outbound to=a@b",
         'client_refused client=192.0.2.1 reply="554 5.7.1 Not allowed"',
         'route_paused stream=outbound reason=tls detail="certificate expired" retry_in=2',
         "route_released stream=outbound reason=tls seconds=61.250",

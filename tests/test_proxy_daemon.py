@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import smtplib
 import socket
@@ -11,12 +12,15 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 import pytest
 
+import proxy
 from proxy.daemon import StartError, host_names, read_aliases, serve
+from proxy.listener.counting import REASONS
+from proxy.mail.repairs import Repair
 from tests.support.listening import MESSAGE, settings_for
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_for, wait_until
@@ -103,6 +107,27 @@ def test_a_message_handed_to_the_process_is_in_the_queue_and_in_its_metrics(
         assert " kept id=" in proxy.log
     assert " stopping process=proxy " in proxy.log
     assert "defect" not in proxy.log
+
+
+def test_every_series_is_there_with_0_before_anything_happens(redis_server: RedisServer) -> None:
+    with running(redis_server.data_dir) as proxy:
+        metrics = proxy.get("/metrics").splitlines()
+    for name, label, values in (
+        ("messages_accepted", "stream", ("outbound",)),
+        ("messages_refused", "reason", REASONS),
+        ("messages_repaired", "kind", get_args(Repair)),
+        ("defects", "where", ("listener", "commit")),
+    ):
+        for value in values:
+            assert f'franker_{name}_total{{{label}="{value}"}} 0.0' in metrics
+
+
+def test_no_reason_for_a_refusal_is_missing_from_those_that_begin_at_0() -> None:
+    said = set()
+    for file in (Path(proxy.__path__[0]) / "listener").glob("*.py"):
+        said |= set(re.findall(r'MESSAGES_REFUSED\.labels\("(\w+)"\)', file.read_text()))
+        said |= set(re.findall(r'self\.refuse\([^\n]*, "(\w+)"', file.read_text()))
+    assert {"size", "memory", "client", "syntax", "http", "tls"} <= said <= set(REASONS)
 
 
 def test_queue_depths_are_shown(redis_server: RedisServer) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import selectors
 import signal
 import socket
 import subprocess
@@ -11,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from proxy.supervisor import REDIS_LINE, REDIS_ROUTINE, describe_end, restart_delay
+from proxy.supervisor import (
+    REDIS_LINE,
+    REDIS_ROUTINE,
+    RunFile,
+    Supervisor,
+    describe_end,
+    restart_delay,
+)
 from proxy.welcome import curl_line, welcome
 from tests.support.processes import ROOT, clean_environ
 from tests.support.waiting import wait_for
@@ -230,6 +238,32 @@ def test_delays_between_starts_double_up_to_fifteen_seconds() -> None:
 def test_an_end_is_told_in_words() -> None:
     assert describe_end(signal.SIGKILL) == "signal SIGKILL"
     assert describe_end(78 << 8) == "exit code 78"
+
+
+def test_the_welcome_says_when_mail_cannot_leave_for_want_of_a_token() -> None:
+    facts = {"SMTP": "127.0.0.1:25", "NO_LOGIN": "POSTMARK_SERVER_TOKEN"}
+    text = welcome({"proxy": facts})
+    assert "No token: POSTMARK_SERVER_TOKEN is not set; mail is kept and waits." in text
+    assert "It goes to Postmark" not in text
+
+
+def test_a_line_of_redis_that_comes_in_pieces_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parent = Supervisor([], RunFile(tmp_path / "run.json"), json_log=True)
+    read_end, write_end = os.pipe()
+    parent._wake.register(read_end, selectors.EVENT_READ)
+    pieces = ("12", ":signal-handler (", "1795179600", ") ", "Something is wrong", "\n")
+    for piece in pieces:
+        os.write(write_end, piece.encode())
+        parent._hear_redis(read_end)
+    os.write(write_end, b"no end")
+    os.close(write_end)
+    parent._hear_redis(read_end)
+    parent._hear_redis(read_end)
+    first, last = capfd.readouterr().err.splitlines()
+    assert json.loads(first)["text"] == "Something is wrong"
+    assert last == "no end"
 
 
 def test_the_welcome_says_where_to_send_and_where_it_goes() -> None:

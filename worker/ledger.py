@@ -53,7 +53,7 @@ def open_accounts(streams: Iterable[str], ports: Iterable[int]) -> None:
             for result in RESULTS:
                 _attempts(stream, port, result)
         _duration(stream)
-    for where in ("relay", "worker"):
+    for where in ("relay", "worker", "outcomes", "notices"):
         relaying.DEFECTS.labels(where)
 
 

@@ -94,7 +94,7 @@ async def _store(host: Host) -> list[Finding]:
             info = await connection.info()
             judged = judge(await connection.settings(), info, replicated=bool(where.sentinels))
     except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
-        return [Finding("store", name, "failed", no_answer(host, error))]
+        return [Finding("store", name, "failed", f"no answer: {no_answer(host, error)}")]
     finally:
         await connection.close()
         await client.aclose()

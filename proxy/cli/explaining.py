@@ -1,5 +1,6 @@
 """`franker explain`: what would be done with a message, and why. Nothing is sent or kept."""
 
+import ipaddress
 import re
 import sys
 import time
@@ -31,7 +32,7 @@ _FIELD = re.compile(rb"[^\r\n]+\r\n(?:[ \t][^\r\n]*\r\n)*")
 @click.command(
     epilog=example(
         "franker explain --from payroll@example.com --to you@example.net",
-        "franker explain --from app@example.com --client 10.0.0.7 message.eml",
+        "franker explain --from app@example.com --user batch message.eml",
     )
 )
 @config_option
@@ -70,7 +71,16 @@ def explain(
         client=Client(client, helo="explain", user=user, uid=_uid(user), login=login),
     )
     content = _content(file, sender, recipients)
-    answer = _answer(settings, policy_of(settings), envelope, content)
+    if _allowed(settings, client):
+        answer = _answer(settings, policy_of(settings), envelope, content)
+    else:
+        from proxy.listener import replies
+
+        answer = {
+            "outcome": "refused",
+            "at": "connect",
+            "reply": replies.words(replies.NOT_ALLOWED),
+        }
     if as_json:
         print_json(answer)
     else:
@@ -78,6 +88,25 @@ def explain(
             click.echo(printable(line))
     if answer["outcome"] == "refused":
         sys.exit(EX_FAILED)
+
+
+def _allowed(settings: "Settings", client: str) -> bool:
+    """Return whether a client of this address may come in at one of our addresses."""
+    from proxy.listener.door import parse_networks
+
+    if client == "unix":
+        return True
+    try:
+        address: Any = ipaddress.ip_address(client)
+    except ValueError:
+        raise click.BadParameter(f"{client!r} is no IP address", param_hint="--client") from None
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(
+        address in network
+        for one in settings.listen.smtp
+        if not one.address.startswith("unix:")
+        for network in parse_networks(settings.listen.allow if one.allow is None else one.allow)
+    )
 
 
 def _uid(user: str) -> int | None:

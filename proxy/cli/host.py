@@ -33,7 +33,7 @@ def find_host(config: Path | None) -> Host:
     are running.
     """
     loaded = load(config)
-    data_dir, notice = data_dir_of(loaded.settings)
+    data_dir, notice = data_dir_of(loaded.settings, make=False)
     notices = (*loaded.notices, *([notice] if notice else []))
     for folder in (data_dir, data_dir / TRIAL):
         running = find_running(folder)

@@ -52,15 +52,17 @@ def load(config: Path | None) -> "Loaded":
         sys.exit(EX_CONFIG)
 
 
-def data_dir_of(settings: "Settings") -> tuple[Path, str | None]:
+def data_dir_of(settings: "Settings", *, make: bool = True) -> tuple[Path, str | None]:
     """Return the folder to keep everything in, and what must be said of it.
+
+    A command that only looks does not `make` it: it may run as another user than the services.
 
     Leave with exit code 78 when there is none.
     """
     from proxy.config import ConfigError, usable_data_dir
 
     try:
-        return usable_data_dir(settings, os.environ)
+        return usable_data_dir(settings, os.environ, make=make)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(EX_CONFIG)

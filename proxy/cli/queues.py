@@ -142,13 +142,11 @@ def delete(
     yes: bool,
     ids: tuple[str, ...],
 ) -> None:
-    """Throw messages away for good; nobody is told, the log has their recipients."""
-    from proxy import log
+    """Throw messages away for good; nobody is told, the proxy's log has their recipients."""
     from proxy.queue import inventory
 
     states = _named_states(ids, stream, dead=all_dead)
     host = find_host(config)
-    log.setup(host.settings.log)
 
     async def choose() -> Sequence[str]:
         async with open_store(host) as redis:

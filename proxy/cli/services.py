@@ -5,12 +5,12 @@ import os
 import sys
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from proxy.cli.host import TRIAL
-from proxy.cli.options import EX_CONFIG, config_option, data_dir_of, example, fail, load
+from proxy.cli.options import EX_CONFIG, EX_FAILED, config_option, data_dir_of, example, fail, load
 from proxy.cli.running import FILE_NAME
 
 if TYPE_CHECKING:
@@ -55,7 +55,12 @@ def run(config: Path | None, sandbox: bool) -> None:
 def _data_dir(settings: "Settings") -> Path:
     """Return the folder to keep everything in, and say what must be said of it."""
     data_dir, notice = data_dir_of(settings)
-    if notice:
+    if notice and settings.log.format == "json":
+        from proxy import log
+
+        log.setup(settings.log)
+        log.notice(notice)
+    elif notice:
         click.echo(f"franker: {notice}", err=True)
     return data_dir
 
@@ -84,7 +89,7 @@ def redis(config: Path | None) -> None:
     try:
         run_private_redis(_data_dir(settings))
     except ServerError as error:
-        fail(str(error))
+        _leave("redis", settings, f"franker: {error}", EX_FAILED)
 
 
 @click.command(epilog=example("franker proxy --config /etc/franker/franker.toml"))
@@ -95,7 +100,7 @@ def proxy(config: Path | None) -> None:
 
     loaded = load(config)
     data_dir_of(loaded.settings)
-    _serve(serve(loaded.settings, loaded.source, loaded.notices))
+    _serve("proxy", loaded.settings, serve(loaded.settings, loaded.source, loaded.notices))
 
 
 @click.command(epilog=example("franker worker", "franker worker --number 2"))
@@ -115,7 +120,8 @@ def worker(config: Path | None, number: int) -> None:
     loaded = load(config)
     data_dir_of(loaded.settings)
     log.setup(loaded.settings.log)
-    _serve(serve(loaded.settings, loaded.source, loaded.notices, number=number))
+    service = serve(loaded.settings, loaded.source, loaded.notices, number=number)
+    _serve("worker", loaded.settings, service)
 
 
 @click.command(epilog=example("franker sandbox"))
@@ -136,14 +142,14 @@ def sandbox(config: Path | None) -> None:
         fail(str(error))
     from proxy.sandbox.serve import serve
 
-    _serve(serve(where, account_for(settings), ready=_tell_ready))
+    _serve("sandbox", settings, serve(where, account_for(settings), ready=_tell_ready))
 
 
-def _serve(service: Coroutine[Any, Any, None]) -> None:
+def _serve(process: str, settings: "Settings", service: Coroutine[Any, Any, None]) -> None:
     """Run `service` to its end.
 
     Leave with its words, and 78 when the configuration cannot be used after all, 1 when the system
-    refuses something.
+    refuses something. In a log that is JSON the words are, too.
     """
     import uvloop
 
@@ -153,10 +159,20 @@ def _serve(service: Coroutine[Any, Any, None]) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(service)
     except ConfigError as error:
-        click.echo(str(error), err=True)
-        sys.exit(EX_CONFIG)
+        _leave(process, settings, str(error), EX_CONFIG)
     except OSError as error:
-        fail(str(error))
+        _leave(process, settings, f"franker: {error}", EX_FAILED)
+
+
+def _leave(process: str, settings: "Settings", text: str, code: int) -> NoReturn:
+    if settings.log.format == "json":
+        from proxy import log
+
+        log.setup(settings.log)
+        log.stopping(process, detail=text.removeprefix("franker: "))
+    else:
+        click.echo(text, err=True)
+    sys.exit(code)
 
 
 def _tell_ready(facts: Mapping[str, str]) -> None:

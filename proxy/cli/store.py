@@ -21,9 +21,9 @@ def no_answer(host: Host, error: Exception) -> str:
     private = not host.settings.redis.url
     if isinstance(error, TimeoutError | RedisTimeoutError):
         advice = "its process is there and must be looked at: stopped, or waiting for its disk?"
-        return f"no answer within {TIMEOUT_S:.0f} s" + (f"; {advice}" if private else "")
+        return f"nothing came within {TIMEOUT_S:.0f} s" + (f"; {advice}" if private else "")
     hint = "; `franker run` or `franker redis` starts it" if private else ""
-    return f"no answer: {str(error) or type(error).__name__}{hint}"
+    return f"{str(error) or type(error).__name__}{hint}"
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ async def open_store(host: Host) -> "AsyncIterator[redis.asyncio.Redis]":
         raise
     except (RedisError, OSError, ValueError) as error:
         where = "" if host.settings.redis.url else f" (private Redis in {host.data_dir})"
-        fail(f"the store{where}: {no_answer(host, error)}")
+        fail(f"the store does not answer{where}: {no_answer(host, error)}")
     finally:
         if client is not None:
             await client.aclose()

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
 from proxy.config.faults import Fault, Place, Written, shown
+from proxy.config.local_names import LOOPBACK_NAMES
 from proxy.config.model import STREAM_ID, Listen, Settings
 from proxy.config.secrets import Secret
 
@@ -16,10 +17,13 @@ _POSTMARK_OCTETS = 10_000_000
 _DATA_DIR_OCTETS = 107 - len("/redis.sock")  # a unix socket's path: unix(7)
 
 
-def cross_faults(settings: Settings, written: Written, found: Collection[Fault]) -> list[Fault]:
+def cross_faults(
+    settings: Settings, written: Written, found: Collection[Fault], hosts: Collection[str] = ()
+) -> list[Fault]:
     """Return what is wrong between values that are each valid.
 
-    `found` are the faults already known; a check that needs a value at fault is left out.
+    `hosts` are this host's own names, `found` the faults already known; a check that needs a value
+    at fault is left out.
     """
     faults: list[Fault] = []
 
@@ -58,6 +62,13 @@ def cross_faults(settings: Settings, written: Written, found: Collection[Fault])
                 f'"{name}" is no stream id of Postmark (1 to 30 of a-z 0-9 - _, beginning with a '
                 "letter and not with pm-), so this key must say which stream it is",
             )
+    own = {name.lower() for name in (*LOOPBACK_NAMES, *hosts, *settings.local.names)}
+    for key, address, names_of_host in (
+        ("from", settings.local.from_, {*LOOPBACK_NAMES}),  # a host may be called as a mail domain
+        ("postmaster", settings.local.postmaster, own),
+    ):
+        if address.rpartition("@")[2].lower() in names_of_host:
+            fault(("local", key), "an address elsewhere: this one's domain is a name of this host")
     names = Counter(rule.name for rule in settings.rules)
     for position, rule in enumerate(settings.rules):
         if rule.stream not in streams:

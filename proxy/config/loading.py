@@ -1,5 +1,6 @@
 """Finding and reading the configuration: one file, the environment over it, all faults at once."""
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def load(
 
     settings, faults = _validated(written)
     faults = [*overlay.faults, *faults]
-    faults += cross_faults(settings, written, faults)
+    faults += cross_faults(settings, written, faults, _own_names())
     if faults:
         raise ConfigError(source, [str(fault) for fault in faults])
     said = notices(settings)
@@ -101,6 +102,11 @@ def _parsed(path: Path, octets: bytes) -> dict[str, Any]:
         raise ConfigError(str(path), [f"line {line}: not UTF-8; save the file as UTF-8"]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(str(path), [f"not TOML: {error}"]) from None
+
+
+def _own_names() -> tuple[str, ...]:
+    name = os.uname().nodename
+    return (name, name.partition(".")[0])
 
 
 def _put(raw: dict[str, Any], place: Place, value: Any) -> None:

@@ -16,6 +16,7 @@ from proxy.listener.door import Door
 from proxy.listener.peer import local_uid, plain_address, unix_uid, user_name
 from proxy.listener.protocol import SmtpProtocol
 from proxy.mail.envelope import Client
+from proxy.metrics.intake import MESSAGES_REFUSED
 
 _LONGEST_NAME = 255  # of HELO's argument and of a login, as they are kept
 
@@ -103,6 +104,7 @@ class IdentifiedProtocol(SmtpProtocol):
                 ssl_handshake_timeout=self.office.limits.handshake,
             )
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            MESSAGES_REFUSED.labels("tls").inc()
             log.refused(self.address, reason="tls", reply=f"TLS handshake failed: {error}")
             self.transport.abort()
             self.lost()  # which asyncio does not tell a protocol without a handshake

@@ -97,7 +97,7 @@ class Intake:
         except NotKept as error:
             code, enhanced = _NOT_KEPT.get(error.kind, (451, "4.3.0"))
             answer = replies.reply(code, enhanced, error.text)
-            self._refused(envelope, f"store_{error.kind}", answer)
+            self._refused(envelope, f"store_{error.kind}", answer, job.id)
             return answer
         except Exception as error:
             DEFECTS.labels("commit").inc()
@@ -131,7 +131,9 @@ class Intake:
                 repaired = self._repaired[kind] = MESSAGES_REPAIRED.labels(kind)
             repaired.inc()
 
-    def _refused(self, envelope: Envelope, reason: str, answer: bytes) -> None:
+    def _refused(
+        self, envelope: Envelope, reason: str, answer: bytes, message_id: str = ""
+    ) -> None:
         MESSAGES_REFUSED.labels(reason).inc()
         log.refused(
             envelope.client.address,
@@ -139,4 +141,5 @@ class Intake:
             reply=replies.words(answer),
             reverse_path=envelope.reverse_path,
             recipients=envelope.recipients,
+            message_id=message_id,
         )

@@ -8,7 +8,7 @@ from proxy import log
 from proxy.listener import replies
 from proxy.listener.connection import LINE_LIMIT, ClientGoneError, SmtpConnection
 from proxy.listener.door import Door
-from proxy.metrics.intake import DEFECTS
+from proxy.metrics.intake import DEFECTS, MESSAGES_REFUSED
 
 _ENDLESS_LINE = 1_000_000  # octets of a command line: then it is not SMTP
 _ERRORS = 30  # faulty commands in a row: then neither
@@ -102,6 +102,7 @@ class SmtpProtocol(SmtpConnection):
             if verb in _HTTP:
                 # A web page in a browser on this host can make it send such requests, with a
                 # body that is SMTP: nothing of it may be obeyed.
+                MESSAGES_REFUSED.labels("http").inc()
                 log.refused(self.address, reason="http", reply=replies.words(replies.NOT_SMTP))
                 self.say(replies.NOT_SMTP)
                 self._closing = True
@@ -109,6 +110,7 @@ class SmtpProtocol(SmtpConnection):
             if self.data_refused:
                 # It sends its message all the same, as programs do that read no replies. The
                 # session ends here, or what somebody wrote into that message would be obeyed.
+                MESSAGES_REFUSED.labels("data").inc()
                 log.refused(self.address, reason="data", reply=replies.words(replies.NOT_ASKED))
                 self.say(replies.NOT_ASKED)
                 self._closing = True
@@ -133,7 +135,12 @@ class SmtpProtocol(SmtpConnection):
         return replies.OUR_FAULT[:-2].decode("ascii")
 
     def fault(self, answer: bytes) -> None:
-        """Answer a command that makes no sense; after many of them in a row, end the session."""
+        """Answer a command that makes no sense; after many of them in a row, end the session.
+
+        The log has the answer, never the line: it may be a login.
+        """
+        MESSAGES_REFUSED.labels("syntax").inc()
+        log.refused(self.address, reason="syntax", reply=replies.words(answer))
         self._errors += 1
         if self._errors >= _ERRORS:
             self.say(answer)

@@ -65,7 +65,8 @@ def open_sockets(
     bound: list[Bound] = []
     try:
         for settings in addresses:
-            bound += (Bound(one, settings) for one in _open(settings.address, say))
+            both = settings.address in _for_both(addresses)
+            bound += (Bound(one, settings) for one in _open(settings.address, say, both=both))
     except BindError:
         for one in bound:
             one.socket.close()
@@ -97,7 +98,21 @@ def _settings_of(one: socket.socket, addresses: Sequence[ListenAddress]) -> List
     return ListenAddress(address=name)
 
 
-def _open(address: str, say: Callable[[str], None]) -> list[socket.socket]:
+def _for_both(addresses: Sequence[ListenAddress]) -> set[str]:
+    """Return those of `addresses` that take IPv4 clients, too, shown as ::ffff:1.2.3.4.
+
+    That is "[::]:PORT", unless IPv4 has an address of its own on that port.
+    """
+    ports = {
+        one.address.rpartition(":")[2]
+        for one in addresses
+        if not one.address.startswith(("unix:", "["))
+    }
+    named = {one.address for one in addresses if one.address.startswith("[::]:")}
+    return {address for address in named if address.rpartition(":")[2] not in ports}
+
+
+def _open(address: str, say: Callable[[str], None], *, both: bool) -> list[socket.socket]:
     if address.startswith("unix:"):
         return [_open_unix(Path(address.removeprefix("unix:")))]
     host, _, port = address.rpartition(":")
@@ -114,7 +129,7 @@ def _open(address: str, say: Callable[[str], None]) -> list[socket.socket]:
     bound = []
     for family, _, _, _, place in places:
         try:
-            bound.append(_open_inet(family, place, address, say))
+            bound.append(_open_inet(family, place, address, say, both=both))
         except OSError as error:
             if family == socket.AF_INET6 and error.errno in _NO_IPV6:
                 say(f"no IPv6 on this host: {address} is not listened on")
@@ -124,25 +139,29 @@ def _open(address: str, say: Callable[[str], None]) -> list[socket.socket]:
 
 
 def _open_inet(
-    family: int, place: tuple[object, ...], address: str, say: Callable[[str], None]
+    family: int,
+    place: tuple[object, ...],
+    address: str,
+    say: Callable[[str], None],
+    *,
+    both: bool,
 ) -> socket.socket:
     try:
-        return _listen(family, place)
+        return _listen(family, place, both=both)
     except PermissionError:
         if place[1] != SMTP_PORT:
             raise
-        bound = _listen(family, (place[0], FALLBACK_PORT, *place[2:]))
+        bound = _listen(family, (place[0], FALLBACK_PORT, *place[2:]), both=both)
         say(f"no right to listen on {address}: port {FALLBACK_PORT} is used instead")
         return bound
 
 
-def _listen(family: int, place: tuple[object, ...]) -> socket.socket:
+def _listen(family: int, place: tuple[object, ...], *, both: bool) -> socket.socket:
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # IPv4 has sockets of its own; one socket for both would show ::ffff: clients.
-            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both)
         one.bind(place)
         one.listen(_BACKLOG)
         one.setblocking(False)

@@ -59,12 +59,15 @@ def refused(
     reply: str,
     reverse_path: str | None = None,
     recipients: Addresses = (),
+    message_id: str = "",
 ) -> None:
-    """A client's mail, or a part of it, was refused with `reply`.
+    """A client's mail, a part of it, or a command was refused with `reply`.
 
-    `reverse_path` is None when none was given yet; "" is the null one.
+    `reverse_path` is None when none was given yet; "" is the null one. `message_id` is for mail
+    that had one already: it may turn out to have been kept after all.
     """
-    fields: dict[str, Value] = {"client": client, "reason": reason}
+    fields: dict[str, Value] = {"id": message_id} if message_id else {}
+    fields |= {"client": client, "reason": reason}
     if reverse_path is not None:
         fields["from"] = address(reverse_path)
     if recipients:
@@ -97,6 +100,14 @@ def discarded(
     if client:
         fields["client"] = client
     emit("discarded", fields)
+
+
+def retried(message_id: str, /, *, by: str, stream: str, recipients: Addresses) -> None:
+    """A person (`by` "hand") had a dead or deferred message put at its queue's tail."""
+    emit(
+        "retried",
+        {"id": message_id, "by": by, "stream": stream, "to": addresses(recipients)},
+    )
 
 
 # The worker: what becomes of a message's recipients.

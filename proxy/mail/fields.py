@@ -19,6 +19,15 @@ LONGEST_HEADER = 262_144
 # With canonical line ends CR stands only before LF, so that "." may run over it and come back.
 _FIELD = re.compile(rb"([!-9;-~]{1,256})[ \t]*:(.*(?:\n[ \t].*)*)\r\n")
 _BEGINNING = re.compile(rb"[!-9;-~]{1,256}[ \t]*:|[ \t]")
+_LINE = re.compile(rb"[^\n]*\n")
+_BAD_LINES = 10  # running, amid a header
+# A field of one of these names, not seen before, shows that the header goes on. Hidden recipients
+# do in any case: they must not come to stand in the text.
+_TELLING = frozenset(
+    b"from sender reply-to to cc subject date message-id mime-version content-type "
+    b"content-transfer-encoding".split()
+)
+_HIDDEN = frozenset({b"bcc", b"resent-bcc"})
 _FOLD = re.compile(rb"\r\n(?=[ \t])")
 
 
@@ -120,9 +129,9 @@ class Header:
 class Parsed:
     """A message taken apart: its fields, and where in `octets` its body begins.
 
-    `kinds` says what had to be overlooked: a `From ` line before the fields, or fields and body
-    with no empty line between them. Not `complete`: the header did not end within LONGEST_HEADER
-    octets, and nothing else here may be relied on.
+    `kinds` says what had to be overlooked: a `From ` line before the fields, lines amid them that
+    are none (left out), or fields and body with no empty line between them. Not `complete`: the
+    header did not end within LONGEST_HEADER octets, and nothing else here may be relied on.
     """
 
     fields: list[Field]
@@ -148,7 +157,8 @@ def parse(octets: bytes, *, mbox: bool = True) -> Parsed:
     """Take apart a message with canonical line ends.
 
     The header ends at an empty line, or before the first line that is no field and continues none
-    (as Postfix reads it). `mbox`: a `From ` line may stand before all fields.
+    (as Postfix reads it), unless it clearly goes on behind that line. `mbox`: a `From ` line may
+    stand before all fields.
     """
     at = 0
     kinds: tuple[Repair, ...] = ()
@@ -158,14 +168,39 @@ def parse(octets: bytes, *, mbox: bool = True) -> Parsed:
     fields: list[Field] = []
     match = _FIELD.match
     reach = at + LONGEST_HEADER
-    while (found := match(octets, at, reach)) is not None:
-        fields.append(found.groups())  # type: ignore[arg-type]  # both groups always take part
-        at = found.end()
+    while True:
+        while (found := match(octets, at, reach)) is not None:
+            fields.append(found.groups())  # type: ignore[arg-type]  # both groups always take part
+            at = found.end()
+        if octets.startswith(b"\r\n", at) or not (further := _goes_on(octets, at, reach, fields)):
+            break
+        at = further
+        if "bad_line" not in kinds:
+            kinds = (*kinds, "bad_line")
     if octets.startswith(b"\r\n", at):
         return Parsed(fields, octets, at + 2, kinds)
     if fields and reach < len(octets) and _BEGINNING.match(octets, at):
         return Parsed(fields, octets, at, kinds, complete=False)
     return Parsed(fields, octets, at, (*kinds, "blank_line"))
+
+
+def _goes_on(octets: bytes, at: int, reach: int, fields: list[Field]) -> int:
+    """Return where the header goes on behind lines at `at` that are no fields; 0 if it does not."""
+    behind, bad = 0, 0
+    while bad < _BAD_LINES:
+        found = _FIELD.match(octets, at, reach)
+        if found is None:
+            line = _LINE.match(octets, at, reach)
+            if line is None or line[0] == b"\r\n":
+                return 0
+            bad, at = bad + 1, line.end()
+            continue
+        behind, at = behind or found.start(), found.end()
+        name = found[1].lower()
+        new = name in _TELLING and all(name != field[0].lower() for field in fields)
+        if new or name in _HIDDEN:
+            return behind
+    return 0
 
 
 def unfolded(value: bytes) -> bytes:

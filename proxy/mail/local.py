@@ -7,6 +7,7 @@ where they go and what stands in their place.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from proxy.config.local_names import LOOPBACK_NAMES
 from proxy.config.model import Local
 from proxy.mail.address import (
     AddressError,
@@ -17,17 +18,6 @@ from proxy.mail.address import (
     split_address,
 )
 from proxy.mail.refusal import Reason, non_ascii_mailbox, refused, shown
-
-_LOOPBACK_NAMES = (
-    "localhost",
-    "localhost.localdomain",
-    "localhost4",
-    "localhost6",
-    "ip6-localhost",
-    "[127.0.0.1]",
-    "[::1]",
-    "[ipv6:::1]",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +71,7 @@ class LocalNames:
             address = pending.pop()
             local, domain = split_address(address)
             key = local.lower()
-            if domain and domain.lower() not in _LOOPBACK_NAMES:
+            if domain and not self.is_local(address):
                 found[address] = None
             elif key not in followed:
                 followed.add(key)
@@ -149,7 +139,7 @@ def compile_local(local: Local, host_names: Sequence[str], aliases_text: str) ->
     aliases = parse_aliases(aliases_text)
     for name, value in local.aliases.items():
         aliases[name.lower()] = value
-    names = (*_LOOPBACK_NAMES, *host_names, *local.names)
+    names = (*LOOPBACK_NAMES, *host_names, *local.names)
     return LocalNames(
         host=host_names[0] if host_names else "localhost",
         names=frozenset(name.lower().removesuffix(".") for name in names),

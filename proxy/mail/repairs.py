@@ -7,6 +7,7 @@ Repair = Literal[
     "line_ends",  # bare LF or CR, or no end of the last line
     "mbox",  # a "From " line before the header
     "blank_line",  # no empty line between header and body
+    "bad_line",  # a line amid the header that is no field
     "raw_header",  # octets above 127 or controls in a field
     "long_header",  # a line over 998 octets in a field
     "duplicate",  # a field twice that may stand once

@@ -14,7 +14,7 @@ MESSAGES_ACCEPTED = Counter(
 )
 MESSAGES_REFUSED = Counter(
     "franker_messages_refused_total",
-    "Messages, recipients or clients answered with 4yz or 5yz, by reason.",
+    "Messages, recipients, clients or commands answered with 4yz or 5yz, by reason.",
     ("reason",),
     registry=REGISTRY,
 )

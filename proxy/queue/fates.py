@@ -118,9 +118,11 @@ class Fates:
             count = min(len(self._regretted), _WITHDRAWN_AT_ONCE)
             jobs = [self._regretted[place] for place in range(count)]
             words = [word for job in jobs for word in (keys.queue_name(job.stream), job.id)]
-            for taken in await store.script(WITHDRAW, (), *words):
-                message_id = taken.decode() if isinstance(taken, bytes) else taken
-                events.notice(f"{message_id} goes out though its client was told 451")
+            said = await store.script(WITHDRAW, (), *words)
+            found = [word.decode() if isinstance(word, bytes) else word for word in said]
+            for message_id, what in zip(found[::2], found[1::2], strict=True):
+                verb = "goes out" if what == "taken" else "may have gone out"
+                events.notice(f"{message_id} {verb} though its client was told 451")
             for _ in range(count):
                 self._regretted.popleft()
 

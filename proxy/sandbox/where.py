@@ -51,7 +51,7 @@ def prepare(folder: Path) -> Where:
     except ImportError as error:
         raise SandboxMissing(
             f"the sandbox needs a library that is not installed ({error.name}): "
-            "pip install 'franker[sandbox]'"
+            "install Franker with it, from its checkout: pip install '.[sandbox]'"
         ) from error
     Authority(folder)
     usual = Where(folder)

@@ -1,8 +1,8 @@
 -- Deletes jobs that wait or are dead; one that is being sent stays.
--- ARGV: of each job its id and its recipients as they were read (for the count of what was
--- discarded). Says for each: deleted, sending, absent.
+-- ARGV: of each job its id, its recipients as they were read (for the count of what was discarded),
+-- and what the log shall say. Says for each: deleted, sending, absent.
 local words = {}
-for i = 1, #ARGV, 2 do
+for i = 1, #ARGV, 3 do
   local id, recipients = ARGV[i], ARGV[i + 1]
   local found = redis.call('HMGET', JOB .. id, 'origin', 'status')
   local origin, word = found[1], 'absent'
@@ -16,6 +16,7 @@ for i = 1, #ARGV, 2 do
       redis.call('ZREM', DEFERRED .. stream, id)
       redis.call('DEL', JOB .. id, RESULTS .. id)
       redis.call('HINCRBY', DISCARDED, stream, recipients)
+      redis.call('RPUSH', BY_HAND, ARGV[i + 2])
       word = 'deleted'
     else
       word = 'sending'
@@ -23,4 +24,5 @@ for i = 1, #ARGV, 2 do
   end
   words[#words + 1] = word
 end
+redis.call('LTRIM', BY_HAND, -10000, -1)
 return words

@@ -1,9 +1,10 @@
 -- Puts dead jobs, rewritten by today's rules, at the tails of the queues that these choose, each
 -- whole or not at all.
--- ARGV: of each job its id, its envelope as it was read, queue name, envelope and body anew.
+-- ARGV: of each job its id, its envelope as it was read, queue name, envelope and body anew, what the
+-- log shall say.
 -- Says for each: retried, not_dead, changed (look again), absent.
 local words = {}
-for i = 1, #ARGV, 5 do
+for i = 1, #ARGV, 6 do
   local id, old, queue, new, body = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local job = JOB .. id
   local found = redis.call('HMGET', job, 'origin', 'envelope')
@@ -19,8 +20,10 @@ for i = 1, #ARGV, 5 do
     redis.call('SADD', QUEUES, QUEUE .. queue)
     redis.call('RPUSH', QUEUE .. queue, id)
     redis.call('PUBLISH', WAKE_CHANNEL, queue)
+    redis.call('RPUSH', BY_HAND, ARGV[i + 5])
     word = 'retried'
   end
   words[#words + 1] = word
 end
+redis.call('LTRIM', BY_HAND, -10000, -1)
 return words

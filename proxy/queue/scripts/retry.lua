@@ -1,8 +1,8 @@
 -- Puts dead and deferred jobs at their queues' tails, each whole or not at all.
--- ARGV: of each job its id, its envelope as it was read, its envelope anew.
+-- ARGV: of each job its id, its envelope as it was read, its envelope anew, what the log shall say.
 -- Says for each: retried, queued (already), sending, changed (look again), absent.
 local words = {}
-for i = 1, #ARGV, 3 do
+for i = 1, #ARGV, 4 do
   local id, old, new = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local job = JOB .. id
   local found = redis.call('HMGET', job, 'origin', 'envelope', 'status')
@@ -25,6 +25,7 @@ for i = 1, #ARGV, 3 do
       redis.call('SADD', QUEUES, QUEUE .. origin)
       redis.call('RPUSH', QUEUE .. origin, id)
       redis.call('PUBLISH', WAKE_CHANNEL, origin)
+      redis.call('RPUSH', BY_HAND, ARGV[i + 3])
       word = 'retried'
     else
       word = found[3] == 'started' and 'sending' or 'queued'
@@ -32,4 +33,5 @@ for i = 1, #ARGV, 3 do
   end
   words[#words + 1] = word
 end
+redis.call('LTRIM', BY_HAND, -10000, -1)
 return words
