@@ -32,6 +32,7 @@ _NAMES = {
     "DISCARDED": keys.DISCARDED,
     "UNTOLD": keys.untold_key(""),
     "TOLD": keys.TOLD,
+    "ALERTS": keys.ALERTS,
     "QUEUE_PREFIX": keys.QUEUE_PREFIX,
 }
 # What only settles things runs on a server that is out of memory, too.
