@@ -163,10 +163,10 @@ async def test_an_owner_hears_at_most_once_in_15_minutes_then_of_all_that_died_s
         later = [await die(claims, queue) for _ in range(3)]
         await office.turn()
         assert len(notices(queue)) == 1
-        queue.hincrby(keys.TOLD, OWNER, -899)
+        queue.hincrby(keys.TOLD, OWNER, -600)
         await office.turn()
         assert len(notices(queue)) == 1
-        queue.hincrby(keys.TOLD, OWNER, -2)
+        queue.hincrby(keys.TOLD, OWNER, -300)
         await office.turn()
         second = notices(queue)[1][1]
     assert second["Subject"] == "3 messages could not be sent"
@@ -442,6 +442,23 @@ async def test_the_oldest_letters_become_files_after_their_owner_was_told(
     assert letter_file["X-Franker-Id"] == first
     assert letter_file["X-Franker-Recipient"] == "<you@example.net>; 550 5.1.1 no such person"
     assert (folder / f"{first}.eml").read_bytes().endswith(BODY)
+
+
+async def test_a_letter_stays_until_its_owner_may_be_told_again(
+    queue: redis.Redis, data_dir: Path
+) -> None:
+    settings = settings_with(dead={"max": 10})
+    async with at_work(data_dir, settings) as (claims, office):
+        job_id = await die(claims, queue)
+        queue.hset(keys.TOLD, OWNER, int(time.time()))
+        for _ in range(3):
+            await office.turn()
+        assert dead(queue) == [job_id]
+        queue.hincrby(keys.TOLD, OWNER, -900)
+        await office.turn()
+        assert len(notices(queue)) == 1
+        await office.turn()
+        assert dead(queue) == []
 
 
 async def test_letters_older_than_dead_keep_become_files(
