@@ -25,7 +25,7 @@ from worker.notices.books import Books, Standing
 FOLDER = "dead"
 """The folder of such files under data_dir."""
 
-_BITE = 200
+_BITE = 100
 _MOST = 5000  # letters in one look
 
 
