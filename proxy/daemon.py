@@ -160,7 +160,7 @@ def _alerts(
         journal = commit.journal
         if journal is not None and (journal.taking or journal.messages):
             seen.append(troubles.journal(host, journal.messages))
-        return View(tuple(seen), frozenset() if depths else frozenset({Kind.DEAD_LETTERS}))
+        return View(tuple(seen), lambda kind, _: kind is Kind.DEAD_LETTERS and not depths)
 
     def mine(kind: Kind, subject: str) -> bool:
         return kind is Kind.DEAD_LETTERS or (kind is not Kind.ROUTE and subject == host)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,10 +23,12 @@ from proxy.metrics.depths import Depth
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
 from tests.support.far_end import FarEnd
+from tests.support.listening import MESSAGE
 from tests.support.mail_queue import put
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import relay_at_work, settings_for
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_for, wait_until
+from tests.test_proxy_daemon import running
 from worker import troubles as of_worker
 from worker.daemon import Relay
 from worker.route import Reason, pause
@@ -42,11 +45,13 @@ class Story:
         self.known: dict[str, Standing] = {}
         self.repeat = repeat
 
-    def look(
-        self, now: float, *troubles: Trouble, unknown: frozenset[Kind] = frozenset()
-    ) -> list[Phase]:
+    def look(self, now: float, *troubles: Trouble, unseen: Kind | None = None) -> list[Phase]:
         self.known, alerts = decide(
-            self.known, troubles, unknown=unknown, now=now, repeat=self.repeat
+            self.known,
+            troubles,
+            unseen=lambda kind, _: kind is unseen,
+            now=now,
+            repeat=self.repeat,
         )
         return [alert.phase for alert in alerts]
 
@@ -86,7 +91,7 @@ def test_what_is_over_for_long_is_told_anew_at_once() -> None:
 def test_nothing_is_over_because_nobody_could_look() -> None:
     story = Story()
     story.look(0, DEAD)
-    assert story.look(1, unknown=frozenset({Kind.DEAD_LETTERS})) == []
+    assert story.look(1, unseen=Kind.DEAD_LETTERS) == []
     assert story.look(2, DEAD) == []
     assert story.look(3) == [Phase.OVER]
 
@@ -328,3 +333,68 @@ def test_that_nobody_is_told_is_said_unless_somebody_is() -> None:
     assert "nobody is told" in said()
     assert not said(command=["true"])
     assert not said(to="ops@example.com")
+
+
+async def test_a_worker_that_was_started_anew_does_not_say_over_before_it_has_tried(
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path
+) -> None:
+    heard = Heard(data_dir)
+    settings = settings_for(far_end, data_dir, notify={"command": heard.argv})
+    queue.hset(keys.ALERTS, "route outbound", json.dumps({"until": 1.0, "headline": "it waits"}))
+
+    async with (
+        relay_at_work(settings, data_dir) as relay,
+        open_alerts(
+            settings,
+            data_dir,
+            lambda: relay.look("h"),
+            shown=relaying.ALERTS,
+            mine=lambda kind, _: kind is Kind.ROUTE,
+        ),
+    ):
+        await wait_until(lambda: relay.look("h").unseen(Kind.ROUTE, "outbound"))
+        assert not heard.lines
+        put(queue)
+        await wait_until(lambda: heard.lines)
+    [line] = heard.lines
+    assert line.startswith(f"Franker on {socket.gethostname()}: over after ")
+
+
+def test_the_proxy_tells_of_dead_letters_and_of_a_store_that_is_not_durable(
+    redis_server: RedisServer,
+) -> None:
+    heard, client = Heard(redis_server.data_dir), redis_server.client()
+    with running(redis_server.data_dir, notify={"command": heard.argv}) as proxy:
+        client.config_set("appendfsync", "everysec")
+        wait_for(lambda: len(heard.lines) == 1, 20)
+        assert "no mail can be kept" in heard.lines[0]
+        assert "appendfsync" in heard.lines[0]
+        assert 'franker_alerts{kind="store"} 1.0' in proxy.get("/metrics")
+        client.config_set("appendfsync", "always")
+        wait_for(lambda: len(heard.lines) == 2, 20)
+        assert "over after" in heard.lines[1]
+        client.zadd(keys.failed_key("outbound"), {"01": 1.0})
+        wait_for(lambda: len(heard.lines) == 3, 20)
+        assert "1 message of stream outbound" in heard.lines[2]
+        assert " alert kind=dead_letters subject=outbound phase=begins " in proxy.log
+        assert "nobody is told" not in proxy.log
+
+
+def test_the_proxy_tells_of_mail_in_the_journal_while_redis_is_away(
+    redis_server: RedisServer,
+) -> None:
+    heard = Heard(redis_server.data_dir)
+    with running(redis_server.data_dir, notify={"command": heard.argv}) as proxy:
+        redis_server.kill()
+        with proxy.client() as client:
+            client.sendmail("app@example.com", ["you@example.net"], MESSAGE)
+        wait_for(lambda: len(heard.lines) == 1, 20)
+        assert "in the journal on this host's disk" in heard.lines[0]
+        redis_server.start()
+        wait_for(lambda: len(heard.lines) == 2, 20)
+        assert "over after" in heard.lines[1]
+
+
+def test_a_proxy_that_tells_nobody_says_so_at_its_start(redis_server: RedisServer) -> None:
+    with running(redis_server.data_dir) as proxy:
+        assert "nobody is told" in proxy.log

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from proxy import log
-from proxy.alerts import Kind, View, open_alerts
+from proxy.alerts import View, open_alerts
 from proxy.config import Settings, told_nobody, usable_data_dir
 from proxy.log import systemd
 from proxy.metrics import relaying
@@ -176,8 +176,12 @@ class Relay:
             for channel in self.channels
             for pause in channel.gate.pauses
         }
-        known = self._claims.board.has_heard
-        return View(tuple(seen), frozenset() if known else frozenset({Kind.ROUTE}))
+        # A worker that is new knows nothing of a route before it, or another, has tried it.
+        untried = {channel.streams for channel in self.channels if not channel.gate.tried}
+        heard = self._claims.board.has_heard
+        return View(
+            tuple(seen), lambda _, subject: not heard or troubles.streams_of(subject) in untried
+        )
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether mail can leave, and if not why."""

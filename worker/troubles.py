@@ -19,6 +19,11 @@ def is_of(host: str, kind: Kind, subject: str) -> bool:
     return kind is Kind.ROUTE and (" on " not in subject or subject.endswith(f" on {host}"))
 
 
+def streams_of(subject: str) -> tuple[str, ...]:
+    """Return the streams of a trouble's `subject`."""
+    return tuple(subject.partition(" on ")[0].split(","))
+
+
 def paused(streams: Sequence[str], pause: Pause, host: str) -> Trouble:
     """Mail of `streams` does not leave, by any worker or by those of `host`."""
     named = ", ".join(streams)

@@ -19,10 +19,10 @@ _UNTOLD = 100  # words waiting for a command that does not keep up; the oldest a
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is wrong now. Of `unknown` kinds nothing could be seen this time."""
+    """What is wrong now. `unseen` tells of which kind and subject nothing could be seen."""
 
     troubles: tuple[Trouble, ...]
-    unknown: frozenset[Kind] = frozenset()
+    unseen: Callable[[Kind, str], bool] = lambda _kind, _subject: False
 
 
 class Alerts:
@@ -84,7 +84,7 @@ class Alerts:
             await self._remember()
         view, now = self._look(), self._clock()
         self._standing, alerts = decide(
-            self._standing, view.troubles, unknown=view.unknown, now=now, repeat=self._repeat
+            self._standing, view.troubles, unseen=view.unseen, now=now, repeat=self._repeat
         )
         kinds = [one.trouble.kind for one in self._standing.values() if not one.over]
         for kind in Kind:

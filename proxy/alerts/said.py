@@ -21,6 +21,7 @@ class Said:
         """`client` should wait for an answer a short time only."""
         self._redis = client
         self._script = load("said", __package__)
+        self._unrecorded: set[str] = set()  # said here while Redis was away
 
     async def standing(self) -> dict[str, str] | None:
         """Return the headlines of what is said to be wrong, by key; None: Redis is away."""
@@ -36,16 +37,21 @@ class Said:
         Said now, it is said for all for `lasts` seconds.
         """
         try:
-            return float(await self._run("say", key, headline, lasts) or 0)
+            left = float(await self._run("say", key, headline, lasts) or 0)
         except (RedisError, OSError):
+            self._unrecorded.add(key)
             return 0.0
+        self._unrecorded.discard(key)
+        return left
 
     async def over(self, key: str) -> bool:
         """Return whether its end is to be said now."""
         try:
-            return bool(await self._run("over", key))
+            return bool(await self._run("over", key)) or key in self._unrecorded
         except (RedisError, OSError):
             return True
+        finally:
+            self._unrecorded.discard(key)
 
     async def _run(self, *words: str | float) -> Any:
         execute: Callable[..., Awaitable[Any]] = self._redis.execute_command

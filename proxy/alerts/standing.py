@@ -1,6 +1,6 @@
 """What is wrong now, and what of it is to be said: pure. Times are seconds, monotonic."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -79,14 +79,14 @@ def decide(
     before: Mapping[str, Standing],
     troubles: Iterable[Trouble],
     *,
-    unknown: Collection[Kind],
+    unseen: Callable[[Kind, str], bool],
     now: float,
     repeat: float,
 ) -> tuple[dict[str, Standing], list[Alert]]:
     """Return what is known after a look, by key, and what is to be said of it.
 
-    `troubles` is all that is wrong; of `unknown` kinds nothing could be seen, so nothing changes.
-    What lasts is said again each `repeat` seconds.
+    `troubles` is all that is wrong; where nothing could be seen, of a kind and subject `unseen`,
+    nothing changes. What lasts is said again each `repeat` seconds.
     """
     seen = {trouble.key: trouble for trouble in troubles}
     after: dict[str, Standing] = {}
@@ -109,7 +109,7 @@ def decide(
     for key, known in before.items():
         if key in seen:
             continue
-        if known.trouble.kind in unknown:
+        if unseen(known.trouble.kind, known.trouble.subject):
             after[key] = known
         elif not known.over:
             after[key] = replace(known, said_at=now, over=True)
