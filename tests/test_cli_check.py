@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from proxy.queue import keys
 from proxy.sandbox.account import TOKEN
 from tests.support.far_end import BackgroundFarEnd, background_far_end
 from tests.support.processes import Installation
@@ -81,7 +82,50 @@ def test_one_port_that_is_closed_is_noted_and_does_not_fail(
     code, findings = check(here)
     assert code == 0
     assert states(findings, "stream outbound") == ["note", "ok", "ok"]
-    assert "another port works" in findings[2]["detail"]
+    assert "another port works" in of(findings, "stream outbound")[0]["detail"]
+
+
+def test_that_nobody_hears_of_trouble_is_noted(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    code, findings = check(here)
+    assert (code, states(findings, "alerts")) == (0, ["note"])
+    assert "nobody is told" in of(findings, "alerts")[0]["detail"]
+
+
+def test_an_alert_command_that_is_not_there_fails(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    sections = {"data_dir": here.folder, "postmark": far_end.postmark()}
+    here.configure({**sections, "notify": {"command": ["/nonexistent/pager"]}})
+    code, findings = check(here)
+    assert (code, states(findings, "alerts")) == (1, ["failed"])
+    here.configure({**sections, "notify": {"command": ["true"]}})
+    code, findings = check(here)
+    assert (code, states(findings, "alerts")) == (0, ["ok"])
+
+
+def test_a_route_that_the_workers_hold_paused_fails_unless_it_is_another_hosts(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    client = redis_server.client()
+    record = {
+        "streams": ["outbound"],
+        "reason": "refusing",
+        "detail": "550 suspended",
+        "host": "127.0.0.1",
+        "where": "",
+        "since": 1.0,
+        "probe_at": 2.0,
+        "prober": "",
+    }
+    client.hset(keys.ROUTES, "r", json.dumps(record))
+    code, findings = check(here)
+    assert (code, states(findings, "route outbound")) == (1, ["failed"])
+    assert "550 suspended" in of(findings, "route outbound")[0]["detail"]
+    client.hset(keys.ROUTES, "r", json.dumps({**record, "where": "elsewhere"}))
+    code, findings = check(here)
+    assert (code, states(findings, "route outbound")) == (0, ["note"])
 
 
 def test_all_ports_closed_fails(

@@ -1,6 +1,7 @@
 """Owners hear of mail that died, leaves the queue or is late: real Redis, real far end."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -162,10 +163,10 @@ async def test_an_owner_hears_at_most_once_in_15_minutes_then_of_all_that_died_s
         later = [await die(claims, queue) for _ in range(3)]
         await office.turn()
         assert len(notices(queue)) == 1
-        queue.hincrby(keys.TOLD, OWNER, -899)
+        queue.hincrby(keys.TOLD, OWNER, -600)
         await office.turn()
         assert len(notices(queue)) == 1
-        queue.hincrby(keys.TOLD, OWNER, -2)
+        queue.hincrby(keys.TOLD, OWNER, -300)
         await office.turn()
         second = notices(queue)[1][1]
     assert second["Subject"] == "3 messages could not be sent"
@@ -193,6 +194,40 @@ async def test_a_clock_set_back_by_a_year_leaves_nobody_untold(
         queue.hset(keys.TOLD, OWNER, int(time.time()) + 31_536_000)
         await office.turn()
         assert len(notices(queue)) == 1
+
+
+async def test_a_death_noted_before_the_clock_was_set_back_is_told_at_once(
+    queue: redis.Redis, data_dir: Path
+) -> None:
+    async with at_work(data_dir, gathered=10.0) as (claims, office):
+        job_id = await die(claims, queue)
+        queue.zadd(keys.untold_key(OWNER), {job_id: time.time() + 31_536_000})
+        await office.turn()
+        assert len(notices(queue)) == 1
+
+
+async def test_an_office_that_is_ended_anywhere_tells_each_death_once_all_the_same(
+    queue: redis.Redis, data_dir: Path
+) -> None:
+    settings = settings_with(dead={"max": 1}, notify={**NOTIFY, "delay": "1h"})
+    owners = [f"owner{number}@example.com" for number in range(40)]
+    chance = random.Random(20261120)
+    ids: dict[str, str] = {}
+    async with claims_on(data_dir, settings=settings) as claims:
+        for owner in owners:
+            ids[owner] = await die(claims, queue, owner=owner)
+            async with office_of(settings, data_dir, claims) as office:
+                turn = asyncio.create_task(office.turn())
+                await asyncio.wait((turn,), timeout=chance.uniform(0.0, 0.02))
+                turn.cancel()
+                await asyncio.gather(turn, return_exceptions=True)
+            files = {path.stem for path in (data_dir / "dead").glob("[!.]*.eml")}
+            assert set(ids.values()) <= set(dead(queue)) | files
+        async with office_of(settings, data_dir, claims) as office:
+            await office.turn()
+    found = notices(queue)
+    assert sorted(to for to, _ in found) == sorted(owners)
+    assert all(ids[to] in notice.get_content() for to, notice in found)
 
 
 async def test_many_offices_open_at_once_tell_each_death_once(
@@ -409,6 +444,23 @@ async def test_the_oldest_letters_become_files_after_their_owner_was_told(
     assert (folder / f"{first}.eml").read_bytes().endswith(BODY)
 
 
+async def test_a_letter_stays_until_its_owner_may_be_told_again(
+    queue: redis.Redis, data_dir: Path
+) -> None:
+    settings = settings_with(dead={"max": 10})
+    async with at_work(data_dir, settings) as (claims, office):
+        job_id = await die(claims, queue)
+        queue.hset(keys.TOLD, OWNER, int(time.time()))
+        for _ in range(3):
+            await office.turn()
+        assert dead(queue) == [job_id]
+        queue.hincrby(keys.TOLD, OWNER, -900)
+        await office.turn()
+        assert len(notices(queue)) == 1
+        await office.turn()
+        assert dead(queue) == []
+
+
 async def test_letters_older_than_dead_keep_become_files(
     queue: redis.Redis, data_dir: Path
 ) -> None:
@@ -432,6 +484,18 @@ async def test_a_letter_that_cannot_be_written_stays_in_redis(
         await office.turn()
         assert dead(queue) == [job_id]
     assert capfd.readouterr().err.count("dead letters stay in Redis") == 1
+
+
+async def test_no_letter_is_written_to_a_disk_that_is_nearly_full(
+    queue: redis.Redis, data_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_with(dead={"max": 10}, journal={"disk_floor": 10**18})
+    async with at_work(data_dir, settings) as (claims, office):
+        job_id = await die(claims, queue, notify=False)
+        await office.turn()
+        assert dead(queue) == [job_id]
+        assert not (data_dir / "dead").exists()
+    assert "(journal.disk_floor)" in capfd.readouterr().err
 
 
 async def test_a_letter_put_back_while_it_is_written_stays_in_the_queue(

@@ -32,6 +32,8 @@ class Board:
     def __init__(self) -> None:
         self.hurry: Callable[[], None] = lambda: None
         """Called when there is something that should not wait for the next heartbeat."""
+        self.has_heard = False
+        """Whether Redis has ever told how the routes stand."""
         self._members: list[Member] = []
         self._acts: list[list[Any]] = []
         self._underway: list[list[Any]] = []
@@ -80,6 +82,7 @@ class Board:
     def heard(self, answer: bytes | str) -> None:
         """Hear how the routes stand, after everything that `words` returned."""
         self._underway = []
+        self.has_heard = True
         told: dict[str, dict[str, Any]] = json.loads(answer)
         unsaid = {act[1] for act in self._acts}
         for member in self._members:

@@ -68,6 +68,7 @@ class Channel:
             name=way.route(),
             host=way.host,
             where=where,
+            turned=self._turned,
         )
         self._way = way
         self.octets = 0  # of the messages held
@@ -436,6 +437,10 @@ class Channel:
         self._measure()
         self._pool.tidy(time.monotonic(), self._width)
         self.gate.rename(self._way.route())  # a secret that was changed is tried at once
+        self._turned()
+
+    def _turned(self) -> None:
+        """Do what the gate, as it now stands, asks for."""
         reason = self.gate.reason
         probing = reason not in (None, Reason.REFUSING) and self.gate.probe_due
         if probing and not self._pool.opening and not self._closing:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from proxy import log
-from proxy.config import Settings, usable_data_dir
+from proxy.alerts import View, open_alerts
+from proxy.config import Settings, told_nobody, usable_data_dir
 from proxy.log import systemd
 from proxy.metrics import relaying
 from proxy.web.server import HttpError, HttpServer, serve_http
-from worker import ledger
+from worker import ledger, troubles
 from worker.channel import Channel
 from worker.claims import Claim, Claims
 from worker.notices import open_office
@@ -171,6 +172,20 @@ class Relay:
                 except Exception as error:
                     _defect(error)
 
+    def look(self, host: str) -> View:
+        """Return what people should be told of, seen from `host`."""
+        seen = {
+            troubles.paused(channel.streams, pause, host)
+            for channel in self.channels
+            for pause in channel.gate.pauses
+        }
+        # A worker that is new knows nothing of a route before it, or another, has tried it.
+        untried = {channel.streams for channel in self.channels if not channel.gate.tried}
+        heard = self._claims.board.has_heard
+        return View(
+            tuple(seen), lambda _, subject: not heard or troubles.streams_of(subject) in untried
+        )
+
     def ready(self) -> tuple[bool, str]:
         """Tell whether mail can leave, and if not why."""
         closed = [
@@ -213,8 +228,9 @@ async def _serve_http(settings: Settings, number: int, relay: Relay) -> HttpServ
 async def serve(settings: Settings, source: str, notices: Sequence[str], *, number: int) -> None:
     """Run worker `number` of this host until SIGTERM, SIGINT or an RQ shutdown command."""
     data_dir, notice = usable_data_dir(settings, os.environ)
-    for text in (*notices, *([notice] if notice else [])):
-        log.notice(text)
+    for text in (*notices, notice, told_nobody(settings)):
+        if text:
+            log.notice(text)
     claims = Claims(settings, data_dir, list(settings.streams), number=number)
     relay = Relay(settings, claims)
     loop = asyncio.get_running_loop()
@@ -235,7 +251,17 @@ async def serve(settings: Settings, source: str, notices: Sequence[str], *, numb
             http=http.address if http else "-",
         )
         systemd.tell("READY=1", *([f"X_HTTP={http.address}"] if http else []))
-        async with open_office(settings, data_dir, lambda: claims.incarnation):
+        host = socket.gethostname()
+        async with (
+            open_office(settings, data_dir, lambda: claims.incarnation),
+            open_alerts(
+                settings,
+                data_dir,
+                partial(relay.look, host),
+                shown=relaying.ALERTS,
+                mine=partial(troubles.is_of, host),
+            ),
+        ):
             await relay.run()
     else:
         starting.cancel()

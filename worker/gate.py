@@ -30,18 +30,23 @@ class Gate:
         name: str = "",
         host: str = "",
         where: str = "",
+        turned: Callable[[], None] = lambda: None,
     ) -> None:
         """`clock` returns seconds, monotonic.
 
         `name` is the route's, the same for all who go by the same credentials; `host` Postmark's,
-        `where` the worker's own.
+        `where` the worker's own. `turned` is called when another worker's word changed something,
+        and when it is this one's turn to probe.
         """
+        self.tried = False
+        """Whether it was ever seen if the route can be used."""
         self._streams = tuple(streams)
         self._clock = clock
         self._board = board or Board()
         self._name = name
         self._host = host
         self._where = where
+        self._turned = turned
         self._pauses: dict[Scope, Pause] = {}
         self._first: Pause | None = None
         self._refusals = Refusals()
@@ -83,6 +88,7 @@ class Gate:
             return
         if scope is Scope.ACCOUNT:  # the host had its say: it is there
             self._drop(Scope.HOST)
+        self.tried = True
         after = route.pause(before, reason, detail, now=now, chance=random.random())
         self._keep(scope, after)
         self._say(scope)
@@ -106,6 +112,7 @@ class Gate:
 
     def reached(self) -> None:
         """Note that a login was accepted: only an account that refuses may still be in the way."""
+        self.tried = True
         self._drop(Scope.HOST)
         account = self._pauses.get(Scope.ACCOUNT)
         if account is not None and account.reason is not Reason.REFUSING:
@@ -137,7 +144,9 @@ class Gate:
         if told is None:
             if before is not None:
                 self._forget(scope)
+                self._turned()
             return
+        self.tried = True
         reason = Reason(told["reason"])
         if not told["mine"]:
             probe_at = math.inf  # another one tries it, or nobody yet
@@ -153,6 +162,8 @@ class Gate:
                 log.route_paused(
                     stream, reason=reason, detail=f"another worker: {detail}", retry_in=retry_in
                 )
+        if before is None or self._pauses[scope].due(now) != before.due(now):
+            self._turned()
 
     # -- one place for the metric ----------------------------------------------------------------
 

@@ -32,11 +32,13 @@ SCOPES: dict[Reason, Scope] = {
     Reason.REFUSING: Scope.ACCOUNT,
 }
 
-# (first, longest) pause in seconds. A refused login is repeated seldom, since far ends count them;
-# a changed secret is tried at once, whatever the pause.
+# (first, longest) pause in seconds. The longest before a host is tried again is a little less than
+# the 15 s within which its mail should flow again, since a login takes its time. A refused login
+# is repeated seldom, since far ends count them; a changed secret is tried at once, whatever the
+# pause.
 _PAUSES: dict[Reason, tuple[float, float]] = {
-    Reason.UNREACHABLE: (1.0, 15.0),
-    Reason.TLS: (1.0, 15.0),
+    Reason.UNREACHABLE: (1.0, 14.0),
+    Reason.TLS: (1.0, 14.0),
     Reason.CREDENTIALS: (15.0, 300.0),
     Reason.REFUSING: (15.0, 300.0),
 }

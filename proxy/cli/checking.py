@@ -1,6 +1,7 @@
 """`franker check`: can mail be kept, and can it leave?"""
 
 import asyncio
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ _SOON_DAYS = 14
 class Finding:
     """One thing that was looked at. Only `state` "failed" makes the command fail."""
 
-    what: str  # "configuration", "store", "stream NAME"
+    what: str  # "configuration", "alerts", "store", "route NAME", "stream NAME", ...
     where: str
     state: Literal["ok", "note", "failed"]
     detail: str
@@ -51,6 +52,7 @@ def check(config: Path | None, as_json: bool) -> None:
     findings = [
         Finding("configuration", host.source, "ok", "read"),
         *(Finding("configuration", host.source, "note", notice) for notice in host.notices),
+        *_told(host),
         *asyncio.run(_look(host)),
     ]
     if as_json:
@@ -60,6 +62,23 @@ def check(config: Path | None, as_json: bool) -> None:
             click.echo(f"{finding.state:6}  {finding.what}  {finding.where}: {finding.detail}")
     if any(finding.state == "failed" for finding in findings):
         sys.exit(EX_FAILED)
+
+
+def _told(host: Host) -> list[Finding]:
+    """Say who hears of trouble."""
+    from proxy.config import told_nobody
+
+    notify = host.settings.notify
+    nobody = told_nobody(host.settings)
+    if nobody:
+        return [Finding("alerts", "notify", "note", nobody)]
+    if not notify.command:
+        return [Finding("alerts", "notify.command", "note", "not set: log and metrics only")]
+    found = shutil.which(notify.command[0])
+    if found is None:
+        detail = f"{notify.command[0]}: no such program, nobody hears of alerts"
+        return [Finding("alerts", "notify.command", "failed", detail)]
+    return [Finding("alerts", "notify.command", "ok", found)]
 
 
 async def _look(host: Host) -> list[Finding]:
@@ -146,7 +165,7 @@ async def _pauses(host: Host) -> list[Finding]:
     here = ("", socket.gethostname())
     return [
         Finding(
-            f"stream {name}", route.host, "failed" if route.where in here else "note", str(route)
+            f"route {name}", route.host, "failed" if route.where in here else "note", str(route)
         )
         for route in paused
         for name in route.streams

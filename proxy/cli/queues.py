@@ -284,6 +284,7 @@ def lines_of(entry: "Entry", now: float, *, every_recipient: bool = False) -> li
     first = "  ".join(
         (entry.id, entry.stream, f"{age} old", size_text(entry.size), state)
         + ((f"rule {envelope.rule}",) if envelope.rule else ())
+        + (("notice by Franker",) if envelope.notice else ())
     )
     sender = f"    from {envelope.reverse_path or '<>'}"
     if envelope.mail_from and envelope.mail_from != envelope.reverse_path:

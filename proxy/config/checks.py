@@ -165,6 +165,17 @@ def _covers(verified: Collection[str], address: str) -> bool:
     return address.lower() in known or address.rpartition("@")[2].lower() in known
 
 
+def told_nobody(settings: Settings) -> str:
+    """Say it when nobody is told of anything; "" when somebody is, of something."""
+    notify = settings.notify
+    if notify.command or notify.to or any(rule.owner for rule in settings.rules):
+        return ""
+    return (
+        "nobody is told when mail dies, is late or cannot leave, but by log and metrics: set"
+        " notify.to (notices by mail) or notify.command (alerts)"
+    )
+
+
 def secret_variables(settings: Settings) -> set[str]:
     """Return the environment variables that hold secrets."""
     secrets: list[Secret] = [settings.redis.password]

@@ -1,6 +1,8 @@
 """The log: one line per event to standard error, key=value or JSON, with the message's id."""
 
 from proxy.log.events import (
+    alert,
+    alert_untold,
     attempt,
     client_refused,
     dead,
@@ -42,6 +44,8 @@ from proxy.log.events import (
 from proxy.log.writer import conceal, setup
 
 __all__ = [
+    "alert",
+    "alert_untold",
     "attempt",
     "client_refused",
     "conceal",

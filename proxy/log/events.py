@@ -367,6 +367,25 @@ def journal_damaged(journal: str, *, octets: int) -> None:
     emit("journal_damaged", {"journal": journal, "octets": octets})
 
 
+def alert(kind: str, *, subject: str, phase: str, seconds: float, text: str) -> None:
+    """Something is wrong, still wrong, or over (`phase`); who is named in [notify] is told."""
+    emit(
+        "alert",
+        {
+            "kind": kind,
+            "subject": subject,
+            "phase": phase,
+            "seconds": round(seconds, 3),
+            "text": words(text),
+        },
+    )
+
+
+def alert_untold(kind: str, *, subject: str, detail: str) -> None:
+    """`notify.command` failed: nobody was told of an alert."""
+    emit("alert_untold", {"kind": kind, "subject": subject, "detail": words(detail)})
+
+
 def defect(where: str, *, error: BaseException, message_id: str = "") -> None:
     """Franker itself is wrong at `where`; mail is deferred, never lost. Please report it."""
     fields: dict[str, Value] = {"id": message_id} if message_id else {}

@@ -57,6 +57,12 @@ STORE_DURABLE = Gauge(
     "1 when Redis is there and proved to keep on disk what it is given, else 0.",
     registry=REGISTRY,
 )
+ALERTS = Gauge(
+    "franker_alerts",
+    "Things that are wrong now and of which people are told, by kind.",
+    ("kind",),
+    registry=REGISTRY,
+)
 DEFECTS = Counter(
     "franker_defects_total",
     "Unexpected errors inside Franker; the log has each one's traceback.",

@@ -65,6 +65,12 @@ CERTIFICATE_EXPIRY = Gauge(
     ("host",),
     registry=REGISTRY,
 )
+ALERTS = Gauge(
+    "franker_alerts",
+    "Things that are wrong now and of which people are told, by kind.",
+    ("kind",),
+    registry=REGISTRY,
+)
 DEFECTS = Counter(
     "franker_defects_total",
     "Unexpected errors inside Franker, and commands that Postmark calls wrong; the log has all.",

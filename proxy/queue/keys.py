@@ -70,6 +70,9 @@ WORKERS = "franker:workers"
 DISCARDED = "franker:discarded"
 """The hash of recipients that were deleted by hand, by stream."""
 
+ALERTS = "franker:alerts"
+"""The hash of what people were told is wrong (see `proxy.alerts.said`)."""
+
 ROUTES = "franker:routes"
 """The hash of routes that are paused (see `proxy.queue.routes`)."""
 

@@ -17,7 +17,7 @@ from worker.notices.scripts import ANNOUNCE, LEAVE, LETTERS, TELL
 HEAD_OCTETS = 16_384
 """How much of a message is read for its subject."""
 
-_BITE = 500
+_BITE = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,8 @@ def text_of(news: News, head: Letterhead) -> str:
             "    franker queue retry ID",
             "    franker queue delete ID",
             "",
-            f"It is kept {head.keep}; then it becomes a file in",
+            f"It is kept {head.keep};",
+            "what is beyond that becomes a file in",
             f"{place}.",
             "",
         ]

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from proxy import log
 from proxy.config import Settings
@@ -23,6 +23,7 @@ from proxy.mail.ids import new_id
 from proxy.metrics import relaying
 from proxy.queue.connection import open_redis
 from proxy.queue.job import JobEnvelope
+from proxy.queue.refusal import before_running
 from worker.claims.identity import rq_date
 from worker.notices.books import Books, Notice, Standing
 from worker.notices.digest import MOST_SHOWN, Chapter, Letterhead, News, Shown, write
@@ -63,6 +64,7 @@ class Office:
         self._tick, self._look_every = tick, look
         self._gathered, self._least = gathered, least_between
         self._next_look = 0.0
+        self._said: set[str] = set()
         self._to = settings.notify.to
         self._stream = settings.notify.stream
         sender = settings.notify.from_ or settings.local.from_
@@ -72,7 +74,8 @@ class Office:
             stream_id=stream.id or self._stream,
             host=socket.gethostname(),
             folder=str(data_dir / FOLDER),
-            keep=f"for {_days(settings.dead.keep)}, the newest {settings.dead.max / 1e6:g} MB",
+            keep=f"for {_days(settings.dead.keep)}, of all dead mail"
+            f" the newest {settings.dead.max / 1e6:g} MB",
             delay=_days(settings.notify.delay),
         )
         self._redis = redis
@@ -81,7 +84,12 @@ class Office:
             redis, self._books, list(settings.streams), delay=settings.notify.delay
         )
         self._retention = Retention(
-            redis, self._books, settings.dead, data_dir / FOLDER, self._is_told
+            redis,
+            self._books,
+            settings.dead,
+            data_dir / FOLDER,
+            self._is_told,
+            disk_floor=settings.journal.disk_floor,
         )
 
     async def run(self) -> None:
@@ -89,8 +97,8 @@ class Office:
         while True:
             try:
                 await self.turn()
-            except (RedisError, OSError):
-                pass  # the claims say it
+            except (RedisError, OSError) as error:
+                self._unanswered(error)
             except Exception as error:  # nothing here may end a worker
                 log.defect("notices", error=error)
                 relaying.DEFECTS.labels("notices").inc()
@@ -111,6 +119,15 @@ class Office:
                 await self._late.look(now)
             await self._retention.look(now)
         await self._tell_all(now)
+
+    def _unanswered(self, error: Exception) -> None:
+        """Pass over a Redis that is away, full or loading: the claims say it. Nothing else."""
+        if not isinstance(error, ResponseError) or before_running(error):
+            return
+        if str(error) not in self._said:
+            self._said.add(str(error))
+            log.defect("notices", error=error)
+            relaying.DEFECTS.labels("notices").inc()
 
     def _is_told(self, envelope: JobEnvelope) -> bool:
         somebody = bool(self._head.sender and (envelope.owner or self._to))
@@ -133,13 +150,15 @@ class Office:
 
     async def _tell(self, reader: str, owners: Sequence[str], last: bytes, now: float) -> None:
         deaths: list[tuple[str, str]] = []
-        first = now
+        first = float("inf")
         for owner in owners:
             untold = await self._books.untold(owner, _MOST_DEATHS)
             deaths += [(owner, job_id) for job_id, _ in untold]
             first = min([first, *(since for _, since in untold)])
         late = [job_id for owner in owners for job_id in self._late.of(owner)]
-        if not late and not (deaths and now - first >= self._gathered):
+        # A time in the future is one of before a clock was set back, too.
+        gathering = not deaths or 0 <= now - first < self._gathered
+        if not late and gathering:
             return
         news = await self._news([job_id for _, job_id in deaths], late)
         if news != News():

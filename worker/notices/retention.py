@@ -5,6 +5,7 @@ it will. What fails in between is begun anew; nothing is ever in neither place.
 """
 
 import asyncio
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from worker.notices.books import Books, Standing
 FOLDER = "dead"
 """The folder of such files under data_dir."""
 
-_BITE = 200
+_BITE = 100
 _MOST = 5000  # letters in one look
 
 
@@ -39,7 +40,8 @@ class _Letter:
 class Retention:
     """Holds the dead letters in Redis to what `dead` allows.
 
-    `is_told` says whether somebody hears of the death of a message with this envelope.
+    `is_told` says whether somebody hears of the death of a message with this envelope. Nothing is
+    written when so few octets are free on the disk as `disk_floor`.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class Retention:
         dead: Dead,
         folder: Path,
         is_told: Callable[[JobEnvelope], bool],
+        *,
+        disk_floor: int,
     ) -> None:
         self._redis = redis
         self._plain: Any = redis
@@ -56,6 +60,7 @@ class Retention:
         self._dead = dead
         self._folder = folder
         self._is_told = is_told
+        self._disk_floor = disk_floor
         self._known: dict[str, _Letter] = {}
         self._trouble = ""
 
@@ -108,7 +113,8 @@ class Retention:
 
     async def _part_with(self, letters: Sequence[_Letter]) -> None:
         by_id = {letter.id: letter for letter in letters}
-        standing = await self._books.read(list(by_id))
+        found = await self._books.read(list(by_id))
+        standing = [each for each in found if each.status == "failed"]
         owners = [each.envelope.owner if each.envelope else "" for each in standing]
         untold = await self._books.are_untold(
             [(owner, each.id) for owner, each in zip(owners, standing, strict=True)]
@@ -130,9 +136,21 @@ class Retention:
         if body is None:
             return
         eml = as_eml(letter.id, letter.stream, letter.envelope, body)
-        path = await asyncio.to_thread(write_letter, self._folder, letter.id, eml)
+        path = await asyncio.to_thread(self._on_disk, letter.id, eml)
         if await self._books.leave([(letter.id, died)]) == [True]:
             log.dead_moved(letter.id, stream=letter.stream, file=str(path))
+
+    def _on_disk(self, job_id: str, eml: bytes) -> Path:
+        place = self._folder if self._folder.exists() else self._folder.parent
+        try:
+            free = shutil.disk_usage(place).free
+        except OSError as error:
+            raise LetterFileError(f"{place}: {error.strerror or error}") from error
+        if free - len(eml) < self._disk_floor:
+            raise LetterFileError(
+                f"{place} has less than {self._disk_floor / 1e6:g} MB free (journal.disk_floor)"
+            )
+        return write_letter(self._folder, job_id, eml)
 
 
 def _died_at(text: str, job_id: str) -> float:

@@ -33,6 +33,7 @@ _NAMES = {
     "UNTOLD": keys.untold_key(""),
     "TOLD": keys.TOLD,
     "BY_HAND": keys.BY_HAND,
+    "ALERTS": keys.ALERTS,
     "QUEUE_PREFIX": keys.QUEUE_PREFIX,
 }
 # What only settles things runs on a server that is out of memory, too.

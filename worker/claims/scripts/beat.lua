@@ -35,7 +35,7 @@ end
 -- names, `acts` are ["closed", name, record], ["opened", name] or ["probe", name].
 -- Whoever has the word to probe a route, and lives, keeps it until it says how that went; what others
 -- say meanwhile was under way before and is no news.
-local function routes_as_told(words)
+local function routes_as_told(words, share)
   local told = cjson.decode(words)
   local names = ' ' .. table.concat(told.routes, ' ') .. ' '
   local key, time = WORKER .. incarnation, now()
@@ -76,12 +76,18 @@ local function routes_as_told(words)
   local mine = {}
   for name, record in pairs(records) do
     if string.find(names, ' ' .. name .. ' ', 1, true) then
+      -- Without a connection of its own it could not probe by mail: another one may.
+      if record.prober == incarnation and share == 0 then
+        record.prober = ''
+        write(name, record)
+      end
       local probing = record.prober ~= '' and has(record.prober, name)
-      -- A worker that comes tries at once. Much too far ahead: the clock was set.
+      -- When a worker comes it is tried at once. Much too far ahead: the clock was set.
       local due = new or time >= record.probe_at or record.probe_at - time > 900
       if not probing and due then
-        record.prober, record.probe_at = incarnation, math.min(record.probe_at, time)
-        write(name, record)
+        record.probe_at = math.min(record.probe_at, time)
+        record.prober = share > 0 and incarnation or ''
+        if new or record.prober ~= '' then write(name, record) end
       end
       record.age, record.wait = time - record.since, record.probe_at - time
       record.mine = record.prober == incarnation
@@ -115,4 +121,10 @@ for index = 7, 6 + streams do
   due = due + call('ZCOUNT', scheduled, '-inf', time)
     + call('ZCOUNT', scheduled, time + tonumber(ARGV[4]), '+inf')
 end
-return {call('EXISTS', SUSPENDED), share, due, others, routes_as_told(ARGV[5])}
+-- Whatever stands there, the heart beats.
+local fine, routes = pcall(routes_as_told, ARGV[5], share)
+if not fine then
+  call('DEL', ROUTES)
+  routes = '{}'
+end
+return {call('EXISTS', SUSPENDED), share, due, others, routes}
