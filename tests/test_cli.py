@@ -258,3 +258,21 @@ def test_the_module_can_be_run() -> None:
 def test_times_and_sizes_are_told_in_their_largest_unit() -> None:
     assert [duration_text(s) for s in (0, 59.9, 60, 7200, 90000)] == ["0s", "59s", "1m", "2h", "1d"]
     assert [size_text(n) for n in (0, 812, 5120, 3_000_000)] == ["0 B", "812 B", "5.1 kB", "3.0 MB"]
+
+
+@pytest.mark.parametrize("command", ["proxy", "redis"])
+def test_in_a_json_log_the_reason_why_a_service_cannot_start_is_json(
+    data_dir: Path, command: str
+) -> None:
+    (data_dir / "redis").write_text("a file in the way")
+    sections = {
+        "data_dir": data_dir,
+        "log": {"format": "json"},
+        "listen": {"smtp": ["192.0.2.1:25"]},
+    }
+    installation = Installation(data_dir, sections)
+    done = installation.run(command)
+    assert done.returncode == 1
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (said[-1]["event"], said[-1]["process"]) == ("stopping", command)
+    assert said[-1]["detail"].startswith({"proxy": "listen.smtp", "redis": "the private"}[command])

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 
 import proxy
-from proxy.daemon import StartError, host_names, read_aliases, serve
+from proxy.daemon import StartError, _missing_logins, host_names, read_aliases, serve
 from proxy.listener.counting import REASONS
 from proxy.mail.repairs import Repair
 from tests.support.listening import MESSAGE, settings_for
@@ -235,6 +235,15 @@ async def test_a_http_port_that_is_taken_is_said_and_mail_is_taken(
     shown = capfd.readouterr().err
     assert f"listen.http: {http}: " in shown
     assert "mail is taken without metrics" in shown
+
+
+def test_a_stream_without_a_login_is_told_by_the_names_of_its_secrets(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POSTMARK_SERVER_TOKEN", raising=False)
+    assert _missing_logins(settings_for(data_dir)) == "POSTMARK_SERVER_TOKEN"
+    monkeypatch.setenv("POSTMARK_SERVER_TOKEN", "a-token")
+    assert _missing_logins(settings_for(data_dir)) == ""
 
 
 def test_the_host_has_a_name() -> None:

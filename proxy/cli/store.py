@@ -19,7 +19,9 @@ def no_answer(host: Host, error: Exception) -> str:
     from redis.exceptions import TimeoutError as RedisTimeoutError
 
     private = not host.settings.redis.url
-    if isinstance(error, TimeoutError | RedisTimeoutError):
+    # A time-out while it connects is a ConnectionError of the library's, with these words.
+    late = isinstance(error, TimeoutError | RedisTimeoutError) or str(error).startswith("Timeout")
+    if late:
         advice = "its process is there and must be looked at: stopped, or waiting for its disk?"
         return f"nothing came within {TIMEOUT_S:.0f} s" + (f"; {advice}" if private else "")
     hint = "; `franker run` or `franker redis` starts it" if private else ""

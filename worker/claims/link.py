@@ -34,7 +34,7 @@ class Weather:
     def failed(self, link: object, error: Exception) -> None:
         """Note that a command failed."""
         if not self._failing:
-            events.store_away(detail=str(error) or type(error).__name__)
+            events.store_away(process="worker", detail=str(error) or type(error).__name__)
         self._failing.add(link)
 
     def answered(self, link: object) -> None:
@@ -42,7 +42,7 @@ class Weather:
         if link in self._failing:
             self._failing.remove(link)
             if not self._failing:
-                events.store_back()
+                events.store_back(process="worker")
 
 
 def cancellations() -> int:
