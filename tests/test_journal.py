@@ -14,7 +14,10 @@ from proxy.metrics.intake import REGISTRY
 from proxy.queue import keys
 from proxy.queue.commit import GroupCommit, NotKept
 from proxy.queue.connection import open_redis
+from proxy.queue.job import encode_envelope
+from proxy.queue.journal.file import JournalFile
 from proxy.queue.journal.folder import Bounds
+from proxy.queue.journal.record import Record, pack_record
 from proxy.queue.watch import Demands
 from tests.support.jobs import a_job, a_large_job
 from tests.support.keeper import Keeper
@@ -637,6 +640,30 @@ async def test_a_process_killed_when_redis_has_taken_its_journal_and_it_does_not
     there = queued(redis_server)
     assert len(there) == len(set(there))
     assert [each for each in there if each in set(dead.kept)] == dead.kept
+
+
+@pytest.mark.parametrize("change", ["epoch", "SCRIPT FLUSH"])
+async def test_a_drain_goes_on_after_the_fence_or_the_scripts_were_lost(
+    redis_server: RedisServer, build: Build, data_dir: Path, change: str
+) -> None:
+    left = JournalFile.create(data_dir / "journal", "0123456789abcdef")
+    jobs = [a_job() for _ in range(4000)]
+    for number, job in enumerate(jobs):
+        octets = encode_envelope(job.envelope)
+        record = Record(number + 1, job.id, job.stream, octets, job.body)
+        left.append(b"".join(pack_record(left.mark, record.number, record)))
+    left.close()
+    heir = build()
+    await heir.start()
+    client = redis_server.client()
+    await wait_until(lambda: client.llen(keys.queue_key("outbound")))
+    if change == "epoch":
+        client.hset(keys.fence_key("0123456789abcdef"), "epoch", "another")
+    else:
+        client.script_flush()
+    assert client.llen(keys.queue_key("outbound")) < 4000
+    await wait_until(lambda: moved(heir))
+    assert queued(redis_server) == [job.id for job in jobs]
 
 
 async def test_two_processes_share_a_folder_and_do_not_touch_each_others_journal(

@@ -68,8 +68,12 @@ class Letterhead:
 def subject_of(news: News) -> str:
     """Return the notice's subject: the gravest first."""
     parts = []
-    if died := news.dead.count + news.leaving.count:
+    if died := news.dead.count:
         parts.append(f"{_messages(died)} could not be sent")
+    if left := news.leaving.count:
+        parts.append(
+            "1 dead message becomes a file" if left == 1 else f"{left:,} dead messages become files"
+        )
     if late := news.late.count:
         parts.append(f"{_messages(late)} {'is' if late == 1 else 'are'} late")
     return ", ".join(parts)

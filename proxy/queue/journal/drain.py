@@ -45,9 +45,9 @@ class Drain:
         if source is None:
             return True
         fence = await self._fence(source, watch.replicas)
-        records, after, first = await self._fresh(source, fence, MAX_MESSAGES)
+        records, after, skipped = await self._fresh(source, fence, MAX_MESSAGES)
         if records and not watch.has_room(_size(records)):
-            records, after, first = await self._fresh(source, fence, 1)
+            records, after, skipped = await self._fresh(source, fence, 1)
             if records and not watch.has_room(_size(records)):
                 watch.found_no_room(_size(records))
                 return False
@@ -55,8 +55,8 @@ class Drain:
             await self._keep(records, fence)
         source.at = after
         source.moved += len(records)
-        source.skipped += first
-        source.messages -= len(records) + first
+        source.skipped += skipped
+        source.messages -= len(records) + skipped
         if not source.left and not journal.is_own(source):
             await journal.forget(source)
         return True

@@ -189,10 +189,19 @@ class Journal:
         return self._room
 
     async def _write(self) -> None:
-        while self._waiting:
-            group, octets = self._group()
-            await self._keep(group, octets)
-        self._writing = None
+        group: list[Waiting] = []
+        try:
+            while self._waiting:
+                group, octets = self._group()
+                await self._keep(group, octets)
+        except Exception as error:  # a defect here must leave nobody waiting
+            events.defect("journal", error=error)
+            self._broken = True
+            waiting = [*group, *(each for _, each in self._waiting)]
+            settle(waiting, refusal.journal_failed())
+            self._waiting.clear()
+        finally:
+            self._writing = None
 
     def _group(self) -> tuple[list[Waiting], bytes]:
         assert self._own is not None
