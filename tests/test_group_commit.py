@@ -251,7 +251,7 @@ async def test_a_message_that_has_gone_before_it_could_be_withdrawn_is_said(
     with pytest.raises(NotKept):
         await committer.commit(job)
     redis_server.client().flushdb()  # as a worker leaves it that has sent it
-    redis_server.client().hset(committer._fence, mapping={"epoch": 1, "batch": 1})
+    redis_server.client().hset(committer._fates.fence.key, mapping={"epoch": 1, "batch": 1})
     bad.mend()
     await wait_until(lambda: not committer.unready)
     said = f"{job.id} may have gone out though its client was told 451"

@@ -129,7 +129,7 @@ async def test_workers_of_one_host_probe_one_at_a_time(
             return any(record["failures"] >= 3 for record in records(queue))
 
         await wait_until(third_probe, 15)
-        assert most == 1
+        assert most <= 1  # the moment between hearing that it is due and trying may be missed
 
 
 async def test_the_word_to_probe_passes_on_when_its_holder_dies(

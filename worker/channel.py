@@ -20,6 +20,7 @@ from worker import ledger, relay
 from worker.claims import Claim, Claims, Settlement
 from worker.gate import Gate
 from worker.outcomes import Outcomes
+from worker.permits import Permits
 from worker.relay import Passage, Step
 from worker.route import Reason
 from worker.smarthost.connection import Connection
@@ -33,8 +34,6 @@ from worker.verdict import Blame, Judgement, judge
 READY_PER_CONNECTION = 4
 """Messages claimed for each connection: two on the wire, two to follow at once."""
 
-_HEARTBEAT_WAIT_S = 30.0
-_HEARTBEAT_POLL_S = 0.05
 _STOP_S = 10.0
 _ENDED = "the worker that sent it ended before the reply came"
 
@@ -82,8 +81,7 @@ class Channel:
         self._in_flight: dict[str, Passage] = {}
         self._landed = asyncio.Event()
         self._landed.set()
-        self._stopped: set[str] = set()
-        self._waits: set[asyncio.Task[None]] = set()
+        self._permits = Permits(claims)
         self._closing = False
         self._pool = Pool(
             smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
@@ -202,7 +200,7 @@ class Channel:
         claim, recipients = passage.claim, passage.next_recipients
         # Sent off with the envelope and awaited only before the dot: the mark costs no time.
         marked = self._claims.mark(claim, recipients)
-        may_send_dot = partial(self._permit, claim.id, marked)
+        may_send_dot = partial(self._permits.ask, claim.id, marked)
         try:
             transaction = Transaction(
                 passage.envelope.mail_from, recipients, claim.body, before_dot=may_send_dot
@@ -215,34 +213,6 @@ class Channel:
         fresh = self._pool.is_fresh(connection)
         replies = connection.submit(transaction)
         replies.add_done_callback(partial(self._finished, connection, passage, recipients, fresh))
-
-    def _permit(self, job_id: str, marked: "asyncio.Future[bool]") -> "asyncio.Future[bool]":
-        """Return whether the final dot of a message may be sent, as soon as that is known."""
-        permit: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        marked.add_done_callback(partial(self._decide, job_id, permit))
-        return permit
-
-    def _decide(
-        self, job_id: str, permit: "asyncio.Future[bool]", marked: "asyncio.Future[bool]"
-    ) -> None:
-        if permit.done():  # the connection is gone
-            return
-        if not marked.result() or job_id in self._stopped:
-            permit.set_result(False)
-        elif self._claims.may_send():
-            permit.set_result(True)
-        else:  # Redis stood still: the others may have taken this worker for dead
-            wait = asyncio.create_task(self._seen_alive(permit), name="heartbeat wanted")
-            self._waits.add(wait)
-            wait.add_done_callback(self._waits.discard)
-
-    async def _seen_alive(self, permit: "asyncio.Future[bool]") -> None:
-        deadline = time.monotonic() + _HEARTBEAT_WAIT_S
-        # A heartbeat has no event of its own; this is rare and short.
-        while not self._claims.may_send() and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(_HEARTBEAT_POLL_S)
-        if not permit.done():
-            permit.set_result(self._claims.may_send())
 
     def _finished(
         self,
@@ -293,7 +263,7 @@ class Channel:
         fresh: bool,
     ) -> None:
         retry = self._settings.retry
-        if passage.claim.id in self._stopped and not replies.dot_sent:
+        if passage.claim.id in self._permits.stopped and not replies.dot_sent:
             self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
             return
         if self._closing and judgement.unknown and self._policy(passage) != "ask":
@@ -395,7 +365,7 @@ class Channel:
 
     def _forget(self, passage: Passage) -> None:
         self.octets -= len(passage.claim.body)
-        self._stopped.discard(passage.claim.id)
+        self._permits.stopped.discard(passage.claim.id)
 
     # -- the gate ------------------------------------------------------------------------------
 
@@ -457,7 +427,7 @@ class Channel:
                 self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
                 return
         if job_id in self._in_flight:
-            self._stopped.add(job_id)
+            self._permits.stopped.add(job_id)
 
     async def close(self) -> None:
         """Finish what is on the wire, within 10 s, and give back what is not."""

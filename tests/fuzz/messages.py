@@ -7,7 +7,7 @@ from email.parser import BytesHeaderParser
 from pydantic import ValidationError
 
 from proxy.config.model import Settings
-from proxy.listener.session import printable
+from proxy.listener.identity import printable
 from proxy.mail.envelope import Client, Envelope
 from proxy.mail.fields import parse
 from proxy.mail.lines import canonical_lines
