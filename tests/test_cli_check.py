@@ -123,6 +123,9 @@ def test_a_route_that_the_workers_hold_paused_fails_unless_it_is_another_hosts(
     code, findings = check(here)
     assert (code, states(findings, "route outbound")) == (1, ["failed"])
     assert "550 suspended" in of(findings, "route outbound")[0]["detail"]
+    listed = here.run("queue", "list").stdout
+    assert listed.startswith("outbound: paused (refusing): 550 suspended; for ")
+    assert "its mail waits" in listed
     client.hset(keys.ROUTES, "r", json.dumps({**record, "where": "elsewhere"}))
     code, findings = check(here)
     assert (code, states(findings, "route outbound")) == (0, ["note"])

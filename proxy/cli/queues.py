@@ -243,7 +243,7 @@ async def _show_pauses(redis: Any, stream: str | None, now: float) -> None:
             wait = duration_text(max(0.0, route.probe_at - now))
             then = "tried just now" if route.probing else f"next try in {wait}"
             lasted = duration_text(now - route.since)
-            text = f"{', '.join(route.streams)}: {route}; since {lasted}, {then}; its mail waits"
+            text = f"{', '.join(route.streams)}: {route}; for {lasted}, {then}; its mail waits"
             click.echo(printable(text))
 
 

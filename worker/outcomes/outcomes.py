@@ -140,6 +140,8 @@ class Outcomes:
 
     def _not_answered(self, stream: str, detail: str) -> None:
         before = self._silent.get(stream)
+        if before is not None and time.monotonic() < before.until:
+            return  # asked at the same time as the one that found it out
         pause = min(LONGEST_S, before.pause * 2) if before else FIRST_S
         self._silent[stream] = _Silence(detail, pause, time.monotonic() + pause)
         if before is None or before.detail != detail:
