@@ -136,7 +136,7 @@ _MARK = b"\x00mark\xfe\x01\x02"
 FRAMES = (
     _MARK, _MARK[:5], b"\0" * 8, b"\xff" * 12, b"franker journal 1\n", b"outbound", b'{"v":1}',
     b"".join(pack_record(_MARK, 1, Record(1, "id", "outbound", b"{}", b"body"))),
-    b"".join(pack_record(_MARK, 2, Record(2, "id", "s", b"{}", b"\0mark"))), b"\0\0\0\1",
+    b"".join(pack_record(_MARK, 2, Record(2, "id", "s", b"{}", b"no mark"))), b"\0\0\0\1",
 )  # fmt: skip
 
 
