@@ -206,7 +206,7 @@ def test_without_any_server_the_refusal_says_what_to_install(
     text = str(told.value)
     assert f"too old, 7.0 is needed: Redis 6.0.16 at {data_dir}/redis-server" in text
     assert "apt install redis-server" in text
-    assert "franker[redis]" in text
+    assert "pip install '.[redis]'" in text
     assert "redis.url" in text
 
 
