@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench crash fuzz clean
 
 # Sets everything up and starts everything. Without POSTMARK_SERVER_TOKEN the mail goes to a stand-in
 # for Postmark on this machine, so that it can be tried without an account.
@@ -24,6 +24,22 @@ check: $(VENV)/.for-working
 
 bench: $(VENV)/.for-working
 	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m benchmarks
+
+# Kills and cuts everything at random, and accounts for every recipient. A failed round says how it
+# is repeated: make crash ROUNDS=1 FIRST=17 SEED=... ; more options by CRASH, see --help.
+ROUNDS ?= 10
+FIRST ?= 1
+crash: $(VENV)/.for-working
+	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m tests.crash --rounds $(ROUNDS) --first $(FIRST) \
+		$(if $(SEED),--seed $(SEED)) $(CRASH)
+
+# Gives every reader of foreign octets that many cases, and prints their number and the seed. atheris
+# is needed here and nowhere else. One reader alone: make fuzz FUZZ='--engine chance fields'
+CASES ?= 1000000
+fuzz: $(VENV)/.for-working
+	$(BIN)/python -m pip install --quiet 'atheris>=3,<4'
+	env -u POSTMARK_SERVER_TOKEN nice -n 19 $(BIN)/python -m tests.fuzz --cases $(CASES) \
+		$(if $(SEED),--seed $(SEED)) --engine both $(FUZZ)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -30,6 +30,7 @@ transactional_host = "127.0.0.1"
 broadcast_host = "127.0.0.1"
 ports = [{sink}]
 ca_file = "{ca_file}"
+api_url = "http://127.0.0.1:9"
 """
 
 

@@ -12,13 +12,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from proxy import log
-from proxy.config import Settings, usable_data_dir
+from proxy import log, troubles
+from proxy.alerts import Kind, View, open_alerts
+from proxy.config import Settings, told_nobody, usable_data_dir
 from proxy.listener import Intake, Limits, Listener
 from proxy.listener.counting import begin_at_zero
 from proxy.listener.sockets import BindError, open_sockets
 from proxy.log import systemd
-from proxy.metrics.intake import QUEUE_DEPTHS, REGISTRY
+from proxy.metrics.intake import ALERTS, QUEUE_DEPTHS, REGISTRY
 from proxy.queue.by_hand import log_by_hand
 from proxy.queue.commit import GroupCommit, group_commit
 from proxy.queue.connection import open_redis
@@ -54,7 +55,7 @@ async def serve(
     """
     log.setup(settings.log)
     data_dir, moved = usable_data_dir(settings, os.environ)
-    for text in (*notices, moved):
+    for text in (*notices, moved, told_nobody(settings)):
         if text:
             log.notice(text)
     _raise_file_limit(settings.listen.max_connections)
@@ -72,6 +73,7 @@ async def serve(
             raise StartError(str(error)) from error
         http = await _open_http(settings, commit, stack)
         await _store_or_patience(commit, stopping)
+        await stack.enter_async_context(_alerts(settings, data_dir, commit))
         # What is here now stays for good: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -152,6 +154,36 @@ async def _open_http(
         return None
     stack.push_async_callback(http.close)
     return http
+
+
+def _alerts(
+    settings: Settings, data_dir: Path, commit: GroupCommit
+) -> contextlib.AbstractAsyncContextManager[None]:
+    """Tell people of what goes wrong here: the store, the journal, dead letters."""
+    host = socket.gethostname()
+    ready_at = time.monotonic()
+
+    def look() -> View:
+        nonlocal ready_at
+        depths = QUEUE_DEPTHS.fed
+        seen = list(troubles.dead_letters(depths))
+        if not commit.unready:
+            ready_at = time.monotonic()
+        durability = commit.durability
+        known_bad = durability is not None and not durability.durable
+        if commit.unready and (
+            known_bad or time.monotonic() - ready_at > troubles.STORE_PATIENCE_S
+        ):
+            seen.append(troubles.store(host, commit.unready))
+        journal = commit.journal
+        if journal is not None and (journal.taking or journal.messages):
+            seen.append(troubles.journal(host, journal.messages))
+        return View(tuple(seen), lambda kind, _: kind is Kind.DEAD_LETTERS and not depths)
+
+    def mine(kind: Kind, subject: str) -> bool:
+        return kind is Kind.DEAD_LETTERS or (kind is not Kind.ROUTE and subject == host)
+
+    return open_alerts(settings, data_dir, look, shown=ALERTS, mine=mine)
 
 
 async def _store_or_patience(commit: GroupCommit, stopping: asyncio.Event) -> None:

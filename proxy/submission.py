@@ -172,6 +172,7 @@ def _submit(
             expires_at=None if chosen.expires is None else now + chosen.expires,
             replaced=dict(rewritten.replaced),
             client=envelope.client.address,
+            added=chosen.treatment.names(),
         ),
         body=rewritten.octets,
     )

@@ -11,15 +11,20 @@ import pytest
 
 from tests.support.processes import ROOT
 
-LEAVES = ("config", "log", "metrics", "mail", "queue", "web")
+LEAVES = ("config", "log", "metrics", "mail", "queue", "alerts", "web")
 PURE = (
     "proxy.mail",
     "proxy.routing",
     "proxy.submission",
+    "proxy.rerouting",
+    "proxy.alerts.standing",
     "worker.verdict",
     "worker.schedule",
     "worker.route",
     "worker.relay",
+    "worker.notices.digest",
+    "worker.outcomes.asking",
+    "worker.outcomes.findings",
     "worker.smarthost.endpoints",
     "worker.smarthost.replies",
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from proxy.queue import keys
 from proxy.sandbox.account import TOKEN
 from tests.support.far_end import BackgroundFarEnd, background_far_end
 from tests.support.processes import Installation
@@ -39,6 +40,10 @@ def states(findings: list[dict[str, Any]], what: str) -> list[str]:
     return [finding["state"] for finding in findings if finding["what"] == what]
 
 
+def of(findings: list[dict[str, Any]], what: str) -> list[dict[str, Any]]:
+    return [finding for finding in findings if finding["what"] == what]
+
+
 def test_when_all_is_well_every_port_is_ok_and_nothing_was_sent(
     here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
 ) -> None:
@@ -47,6 +52,7 @@ def test_when_all_is_well_every_port_is_ok_and_nothing_was_sent(
     assert states(findings, "store") == ["ok"]
     assert states(findings, "stream outbound") == ["ok", "ok", "ok"]
     assert all(f["certificate_days"] > 1 for f in findings if f["what"] == "stream outbound")
+    assert states(findings, "look-ups outbound") == ["ok"]
     assert len(far_end.logins) == 3
     assert far_end.messages == []
 
@@ -76,7 +82,53 @@ def test_one_port_that_is_closed_is_noted_and_does_not_fail(
     code, findings = check(here)
     assert code == 0
     assert states(findings, "stream outbound") == ["note", "ok", "ok"]
-    assert "another port works" in findings[2]["detail"]
+    assert "another port works" in of(findings, "stream outbound")[0]["detail"]
+
+
+def test_that_nobody_hears_of_trouble_is_noted(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    code, findings = check(here)
+    assert (code, states(findings, "alerts")) == (0, ["note"])
+    assert "nobody is told" in of(findings, "alerts")[0]["detail"]
+
+
+def test_an_alert_command_that_is_not_there_fails(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    sections = {"data_dir": here.folder, "postmark": far_end.postmark()}
+    here.configure({**sections, "notify": {"command": ["/nonexistent/pager"]}})
+    code, findings = check(here)
+    assert (code, states(findings, "alerts")) == (1, ["failed"])
+    here.configure({**sections, "notify": {"command": ["true"]}})
+    code, findings = check(here)
+    assert (code, states(findings, "alerts")) == (0, ["ok"])
+
+
+def test_a_route_that_the_workers_hold_paused_fails_unless_it_is_another_hosts(
+    here: Installation, far_end: BackgroundFarEnd, redis_server: RedisServer
+) -> None:
+    client = redis_server.client()
+    record = {
+        "streams": ["outbound"],
+        "reason": "refusing",
+        "detail": "550 suspended",
+        "host": "127.0.0.1",
+        "where": "",
+        "since": 1.0,
+        "probe_at": 2.0,
+        "prober": "",
+    }
+    client.hset(keys.ROUTES, "r", json.dumps(record))
+    code, findings = check(here)
+    assert (code, states(findings, "route outbound")) == (1, ["failed"])
+    assert "550 suspended" in of(findings, "route outbound")[0]["detail"]
+    listed = here.run("queue", "list").stdout
+    assert listed.startswith("outbound: paused (refusing): 550 suspended; for ")
+    assert "its mail waits" in listed
+    client.hset(keys.ROUTES, "r", json.dumps({**record, "where": "elsewhere"}))
+    code, findings = check(here)
+    assert (code, states(findings, "route outbound")) == (0, ["note"])
 
 
 def test_all_ports_closed_fails(
@@ -86,7 +138,8 @@ def test_all_ports_closed_fails(
     code, findings = check(here)
     assert code == 1
     assert states(findings, "stream outbound") == ["failed"] * 3
-    assert "POSTMARK_SERVER_TOKEN" not in findings[-1]["detail"]  # not the login's fault
+    last = of(findings, "stream outbound")[-1]
+    assert "POSTMARK_SERVER_TOKEN" not in last["detail"]  # not the login's fault
 
 
 def test_a_missing_token_fails_by_its_name_and_the_ports_are_looked_at_all_the_same(
@@ -96,7 +149,7 @@ def test_a_missing_token_fails_by_its_name_and_the_ports_are_looked_at_all_the_s
     code, findings = check(here)
     assert code == 1
     assert states(findings, "stream outbound") == ["ok", "ok", "ok", "failed"]
-    assert "env POSTMARK_SERVER_TOKEN is not set" in findings[-1]["detail"]
+    assert "env POSTMARK_SERVER_TOKEN is not set" in of(findings, "stream outbound")[-1]["detail"]
     assert far_end.logins == []
 
 
@@ -117,7 +170,7 @@ def test_a_certificate_of_a_stranger_fails_before_any_login(
     code, findings = check(here)
     assert code == 1
     assert states(findings, "stream outbound") == ["failed"] * 3
-    assert "certificate" in findings[-1]["detail"]
+    assert "certificate" in of(findings, "stream outbound")[-1]["detail"]
     assert far_end.logins == []
 
 
@@ -136,8 +189,11 @@ def test_a_second_token_that_is_accepted_is_enough_and_the_first_is_noted(
     code, findings = check(here)
     assert code == 0
     assert states(findings, "stream outbound") == ["note"] * 3
-    assert "login by env POSTMARK_SERVER_TOKEN accepted" in findings[-1]["detail"]
-    assert "env OLD_TOKEN: AUTH: 535" in findings[-1]["detail"]
+    assert (
+        "login by env POSTMARK_SERVER_TOKEN accepted"
+        in of(findings, "stream outbound")[-1]["detail"]
+    )
+    assert "env OLD_TOKEN: AUTH: 535" in of(findings, "stream outbound")[-1]["detail"]
 
 
 def test_what_is_said_at_start_is_said_here_too(
@@ -153,6 +209,39 @@ def test_what_is_said_at_start_is_said_here_too(
     code, findings = check(here)
     assert code == 0
     assert any("10.0.0.0/8" in f["detail"] for f in findings if f["what"] == "configuration")
+
+
+@pytest.mark.parametrize(
+    ("stream", "state", "words"),
+    [
+        ({"api_token": {"env": "WRONG"}}, "failed", "env WRONG: "),
+        ({"api_token": {"env": "NONE"}}, "failed", "env NONE is not set"),
+        (
+            {"access_key": {"env": "WRONG"}, "secret_key": {"env": "WRONG"}},
+            "note",
+            'unknown_outcome = "resend"',
+        ),
+    ],
+)
+def test_whether_postmark_can_be_asked_after_a_lost_reply_is_said(
+    here: Installation,
+    far_end: BackgroundFarEnd,
+    redis_server: RedisServer,
+    stream: dict[str, Any],
+    state: str,
+    words: str,
+) -> None:
+    here.environ["WRONG"] = "wr0ng-t0ken"
+    if "access_key" not in stream:
+        stream = {"token": {"env": "POSTMARK_SERVER_TOKEN"}, **stream}
+    sections = {"postmark": far_end.postmark(), "streams": {"outbound": stream}}
+    here.configure({"data_dir": here.folder, **sections})
+    code, findings = check(here)
+    [finding] = of(findings, "look-ups outbound")
+    assert finding["state"] == state
+    assert words in finding["detail"]
+    assert "wr0ng" not in str(findings)
+    assert code == 1
 
 
 def test_a_full_store_fails_with_its_limit_its_use_and_the_key(

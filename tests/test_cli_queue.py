@@ -4,6 +4,7 @@ import json
 import re
 import smtplib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +114,56 @@ def test_the_whole_message_can_be_taken_out(desk: Office, far_end: BackgroundFar
     shown = desk.installation.run("queue", "show", message_id, "--message").stdout
     assert "Subject: Trial\n" in shown.replace("\r\n", "\n")
     assert shown.replace("\r\n", "\n").endswith("\n\ntext\n")
+
+
+def test_dead_letters_can_be_written_as_files(
+    desk: Office, far_end: BackgroundFarEnd, tmp_path: Path
+) -> None:
+    to = new_recipient()
+    far_end.fail("rcpt", "550 5.1.1 No", address=to)
+    message_id = hand_in(desk, to)
+    wait_for(lambda: entry_for(desk, to, "dead"), 10, "dead letter")
+    done = desk.installation.run("queue", "dead", "--export", str(tmp_path / "letters"), "--json")
+    [path] = [path for each, path in json.loads(done.stdout).items() if each.startswith(message_id)]
+    written = Path(path).read_bytes()
+    assert f"X-Franker-Recipient: <{to}>; 550 5.1.1 No\r\n".encode() in written
+    assert written.endswith(b"\r\n\r\ntext\r\n")
+    assert entry_for(desk, to, "dead") is not None
+    done = desk.installation.run("queue", "dead", "--export", str(tmp_path / "letters"))
+    assert done.returncode == 0
+    assert re.search(r"^\d+ written to ", done.stdout)
+    assert len(list((tmp_path / "letters").iterdir())) == int(done.stdout.split()[0])
+
+
+def test_a_dead_letter_goes_by_todays_rules_when_asked_to(
+    desk: Office, far_end: BackgroundFarEnd
+) -> None:
+    to = new_recipient()
+    fault = far_end.fail("rcpt", "550 5.1.1 No", address=to)
+    hand_in(desk, to)
+    wait_for(lambda: entry_for(desk, to, "dead"), 10, "dead letter")
+    entry = entry_for(desk, to, "dead")
+    assert entry is not None
+    far_end.mend(fault)
+    desk.installation.environ["FRANKER_RULES"] = json.dumps(
+        [{"name": "today", "sender": [SENDER], "tag": "anew"}]
+    )
+    try:
+        done = desk.installation.run("queue", "retry", "--reroute", entry["id"])
+    finally:
+        del desk.installation.environ["FRANKER_RULES"]
+    assert done.stdout == "1 retried\n", done.stderr
+    wait_for(lambda: desk.taken_for(to), 10, "sent again")
+    [arrived] = far_end.to(to)
+    assert arrived.content.count(b"X-PM-Tag: anew\r\n") == 1
+    assert arrived.content.count(b"X-PM-Metadata-franker-id") == 1
+    assert arrived.content.count(b"Received:") == 1
+
+
+def test_deferred_mail_is_not_rerouted(desk: Office) -> None:
+    done = desk.installation.run("queue", "retry", "--reroute", "--deferred")
+    assert done.returncode == 2
+    assert "--reroute is for dead messages" in done.stderr
 
 
 def test_deleting_all_that_died_asks_first_and_is_logged(

@@ -44,8 +44,9 @@ def test_what_the_example_shows_as_comments_is_valid_too(tmp_path: Path) -> None
     settings = configured(uncommented(), tmp_path).settings
     assert settings.rules[0].name == "payroll"
     assert settings.streams["broadcasts"].kind == "broadcast"
-    assert settings.model_dump(include={"notify", "journal", "dead"}) == Settings().model_dump(
-        include={"notify", "journal", "dead"}
+    assert settings.notify.to == "ops@example.com"
+    assert settings.model_dump(include={"journal", "dead"}) == Settings().model_dump(
+        include={"journal", "dead"}
     )
 
 
@@ -354,23 +355,44 @@ def test_the_variable_of_a_secret_is_no_mistake() -> None:
         ),
         (
             '[notify]\nto = "ops@example.com"',
-            "not in this version yet: [notify]; its keys are checked and have no effect",
+            "notify.from is not set: notify.to will not be told of mail that dies or is late",
         ),
         (
             '[[rules]]\nname = "payroll"\nowner = "team@example.com"',
-            "not in this version yet: owner (of payroll); nobody is told by mail",
+            (
+                "notify.from is not set: the owner of payroll will not be told of mail that dies "
+                "or is late"
+            ),
         ),
         (
-            '[streams.outbound]\napi_token = { env = "API" }\n[postmark]\nunknown_outcome = "hold"',
             (
-                "not in this version yet: api_token (of outbound); unknown outcomes follow "
-                'postmark.unknown_outcome = "hold"'
+                '[notify]\nto = "ops@example.com"\nfrom = "franker@other.example"\n'
+                '[postmark]\nverified = ["Example.com"]'
+            ),
+            (
+                "notify.from: franker@other.example is not in postmark.verified; Postmark may "
+                "refuse the notices"
             ),
         ),
     ],
 )
 def test_what_is_allowed_but_surprising_is_a_notice(text: str, notice: str, tmp_path: Path) -> None:
     assert configured(text, tmp_path).notices == (notice,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[notify]\nto = "ops@example.com"\nfrom = "franker@example.com"',
+        '[notify]\nto = "ops@example.com"\n[local]\nfrom = "franker@example.com"',
+        (
+            '[notify]\nto = "ops@example.com"\nfrom = "franker@EXAMPLE.com"\n'
+            '[postmark]\nverified = ["Example.com"]'
+        ),
+    ],
+)
+def test_nothing_is_said_where_notices_can_be_sent(text: str, tmp_path: Path) -> None:
+    assert configured(text, tmp_path).notices == ()
 
 
 @pytest.mark.parametrize(

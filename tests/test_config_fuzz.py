@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.config import ConfigError, Settings, load
@@ -55,6 +55,7 @@ def quote(text: str) -> str:
     return '"' + "".join(f"\\U{ord(letter):08x}" for letter in text) + '"'
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(FILES)
 @example({"streams": {"": {}}})
 @example({"rules": [{"stream": "x"}, 5, {"name": {}}]})

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.cli import main
 from proxy.config import load
+from tests.fuzz.targets import TARGETS
 from tests.support.processes import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -63,6 +64,20 @@ def test_every_configuration_shown_loads(page: Path, tmp_path: Path) -> None:
 def test_every_toml_block_is_loaded_by_the_test_above(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text.count("```toml") == text.count("<!-- config -->\n```toml")
+
+
+@pages
+def test_every_file_of_the_tree_that_is_named_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for named in re.findall(r"`((?:tests|proxy|worker|docs)/[\w./-]+)`", text):
+        assert (ROOT / named).exists(), f"{page.name}: {named}"
+
+
+def test_every_fuzz_target_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    table = text[text.index("| target | reads") :]
+    shown = re.findall(r"(?m)^\| (`[^|]+) \|", table)
+    assert {name for row in shown for name in re.findall(r"`([\w-]+)`", row)} == set(TARGETS)
 
 
 def test_every_make_target_shown_exists() -> None:

@@ -81,6 +81,8 @@ def test_only_mail_counts_against_the_limit_and_everything_against_that_of_redis
     assert room_for_mail(600, info, private=True, here=0) == Room(250, 600, "redis.max_memory")
     tight = room_for_mail(600, info | {"maxmemory": "1200"}, private=True, here=0)
     assert (tight.used, tight.limit, tight.key) == (1000, 1080, "90% of Redis's maxmemory")
+    assert tight.is_servers
+    assert not room_for_mail(600, info | {"maxmemory": "9000"}, private=True, here=0).is_servers
 
 
 def test_a_store_is_full_when_next_to_nothing_fits():

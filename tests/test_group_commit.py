@@ -251,7 +251,7 @@ async def test_a_message_that_has_gone_before_it_could_be_withdrawn_is_said(
     with pytest.raises(NotKept):
         await committer.commit(job)
     redis_server.client().flushdb()  # as a worker leaves it that has sent it
-    redis_server.client().hset(committer._fence, mapping={"epoch": 1, "batch": 1})
+    redis_server.client().hset(committer._fates.fence.key, mapping={"epoch": 1, "batch": 1})
     bad.mend()
     await wait_until(lambda: not committer.unready)
     said = f"{job.id} may have gone out though its client was told 451"
@@ -339,7 +339,7 @@ async def test_a_caller_that_is_cancelled_disturbs_nobody(redis_server: RedisSer
     committer = await _ready(build())
     redis_server.pause()
     first, gone, other = (asyncio.create_task(committer.commit(a_job())) for _ in range(3))
-    await wait_until(lambda: committer._flying)
+    await wait_until(lambda: committer._fates.flying)
     late = a_job()
     dropped = asyncio.create_task(committer.commit(late))
     await wait_until(lambda: len(committer._lanes))
@@ -501,7 +501,7 @@ async def test_closing_keeps_what_waits_and_refuses_what_comes(
     committer = await _ready(build())
     redis_server.pause()
     waiting = [asyncio.create_task(committer.commit(a_job())) for _ in range(300)]
-    await wait_until(lambda: committer._flying and len(committer._lanes))
+    await wait_until(lambda: committer._fates.flying and len(committer._lanes))
     closing = asyncio.create_task(committer.close())
     redis_server.resume()
     await asyncio.gather(closing, *waiting)
@@ -517,7 +517,7 @@ async def test_closing_while_redis_is_away_answers_those_who_wait(
     committer = await _ready(build())
     redis_server.pause()
     waiting = asyncio.create_task(committer.commit(a_job()))
-    await wait_until(lambda: committer._flying)
+    await wait_until(lambda: committer._fates.flying)
     late = asyncio.create_task(committer.commit(a_job()))
     await wait_until(lambda: len(committer._lanes))
     await committer.close(grace=0.1)

@@ -13,7 +13,7 @@ from proxy.queue import inventory, keys
 from proxy.queue.by_hand import log_by_hand
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import read_depths
-from proxy.queue.job import JobEnvelope, decode_envelope, encode_envelope
+from proxy.queue.job import JobEnvelope, RelayJob, decode_envelope, encode_envelope
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -154,12 +154,13 @@ async def test_what_is_not_there_is_not_found(store: redis.asyncio.Redis, queue:
     assert await inventory.delete(store, ["nothing"]) == {"nothing": "absent"}
 
 
-async def test_dead_parts_of_one_message_are_found_by_its_id(
+async def test_what_was_split_off_a_message_is_found_by_its_id(
     queue: _Queue, store: redis.asyncio.Redis
 ):
     lost = queue.dead()
     queue.dead()
-    assert [part.id for part in await inventory.dead_parts(store, lost[:-2])] == [lost]
+    queue.deferred()
+    assert [part.id for part in await inventory.parts(store, lost[:-2])] == [lost]
 
 
 async def test_a_retried_dead_letter_goes_to_the_tail_with_a_new_clock(
@@ -273,3 +274,41 @@ async def test_a_job_that_stands_nowhere_can_still_be_deleted(
     queue.client.delete(keys.queue_key("outbound"))
     assert await inventory.delete(store, [lost]) == {lost: "deleted"}
     assert not queue.client.exists(keys.job_key(lost))
+
+
+async def test_a_rerouted_letter_stands_in_the_queue_that_was_chosen_and_nowhere_else(
+    queue: _Queue, store: redis.asyncio.Redis
+):
+    job_id, waiting = queue.dead(), queue.queued()
+
+    def judge(given: str, mail: JobEnvelope, body: bytes) -> RelayJob:
+        return RelayJob(given, "bulk", replace(mail, rule="new"), b"anew " + body)
+
+    answer = await inventory.reroute(store, [job_id, waiting, "none"], judge)
+    assert answer == {job_id: "retried", waiting: "not_dead", "none": "absent"}
+    assert queue.ids("bulk") == [job_id]
+    assert queue.client.zcard(keys.failed_key("outbound")) == 0
+    job = queue.client.hgetall(keys.job_key(job_id))
+    assert job[b"origin"] == keys.queue_name("bulk").encode()
+    assert job[b"body"] == b"anew Subject: x\r\n\r\n.\r\n"
+    assert not {b"died", b"exc_info"} & job.keys()
+    assert queue.mail(job_id).rule == "new"
+
+
+async def test_a_letter_that_changed_while_it_was_judged_stays(
+    queue: _Queue, store: redis.asyncio.Redis
+):
+    job_id = queue.dead()
+
+    def judge(given: str, mail: JobEnvelope, body: bytes) -> RelayJob:
+        queue.client.hset(keys.job_key(job_id), "envelope", b"another")
+        return RelayJob(given, "bulk", mail, body)
+
+    assert await inventory.reroute(store, [job_id], judge) == {job_id: "changed"}
+    assert queue.ids("bulk") == []
+
+
+async def test_the_words_of_a_judge_who_says_no_are_told(queue: _Queue, store: redis.asyncio.Redis):
+    job_id = queue.dead()
+    assert await inventory.reroute(store, [job_id], lambda *_: "no") == {job_id: "no"}
+    assert queue.client.zcard(keys.failed_key("outbound")) == 1

@@ -5,6 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.listener.content import Content
+from tests.support.end_of_data import by_lines, undotted
 
 SMUGGLED = (
     b"\n.\n",
@@ -134,29 +135,6 @@ def test_discarded_content_still_ends_where_it_ends(crlf: bool, step: int) -> No
         assert content.held <= 4
     assert (content.rest + octets[at + step :]) == b"QUIT" + end
     assert content.size == len(b"line..x" + 2 * end)
-
-
-def by_lines(octets: bytes, crlf: bool) -> tuple[bytes, bytes] | None:
-    """Say where data ends as slowly and plainly as can be: octet by octet, with memory of lines."""
-    line_begins, begun_by = 0, b"\r\n" if crlf else b"\n"
-    for at in range(len(octets)):
-        if octets[at : at + 1] != b"\n":
-            continue
-        ended_by = b"\r\n" if octets[max(at - 1, 0) : at] == b"\r" else b"\n"
-        if ended_by == b"\r\n":
-            crlf = True
-        line = octets[line_begins : at + 1]
-        wanted = b"\r\n" if crlf else b"\n"
-        if begun_by == wanted and line == b"." + wanted:
-            return octets[:line_begins], octets[at + 1 :]
-        line_begins, begun_by = at + 1, ended_by
-    return None
-
-
-def undotted(octets: bytes, crlf: bool) -> bytes:
-    """Take away the first dot of each line that has one."""
-    lines = octets.split(b"\r\n" if crlf else b"\n")
-    return (b"\r\n" if crlf else b"\n").join(line.removeprefix(b".") for line in lines)
 
 
 pieces = st.lists(

@@ -59,6 +59,7 @@ def test_no_label_can_hold_an_address_an_id_or_a_token() -> None:
     }
     assert labels == {
         "code",
+        "credential",  # its place in the configuration
         "host",
         "kind",
         "port",

@@ -152,3 +152,58 @@ def test_mail_postponed_keeps_its_attempts_and_its_age() -> None:
     assert step.settlement.then == "defer"
     assert step.settlement.left is not None
     assert (step.settlement.left.attempts, step.settlement.left.waited) == (0, 0.0)
+
+
+def test_unknown_recipients_wait_to_be_asked_for_and_the_others_go_on() -> None:
+    step = advance(
+        passage_to(A, B, C), Judgement(unknown={A: "no reply"}), unknown_outcome="ask", ask_in=2.0
+    )
+    assert step.passage is not None
+    assert step.passage.next_recipients == (B, C)
+    assert step.settlement.then == "keep"
+    asked = step.settlement.asked
+    assert asked is not None
+    assert (asked.recipients, asked.asked) == ((A,), 2.0)
+    assert asked.replies == {A: "the outcome is unknown: no reply"}
+
+
+def test_where_all_that_are_left_are_unknown_the_message_itself_waits() -> None:
+    judgement = Judgement(sent={A: "250 ok"}, unknown={B: "no reply"}, dead={C: "550 no"})
+    step = advance(passage_to(A, B, C), judgement, unknown_outcome="ask", ask_in=2.0)
+    settlement = step.settlement
+    assert (settlement.then, settlement.delay, settlement.dot) == ("defer", 2.0, (B,))
+    assert settlement.asked is None
+    assert settlement.left is not None
+    assert settlement.left.recipients == (B,)
+    assert settlement.left.attempts == 0
+    assert settlement.dead is not None
+    assert settlement.dead.recipients == (C,)
+    assert not step.deferred
+
+
+def test_those_deferred_keep_their_own_pause_beside_those_asked_for() -> None:
+    judgement = Judgement(deferred={A: "451 later"}, unknown={B: "no reply"})
+    step = advance(passage_to(A, B), judgement, unknown_outcome="ask", ask_in=2.0)
+    assert (step.settlement.then, step.settlement.delay) == ("defer", RETRY.first)
+    assert step.settlement.dot == ()
+    assert step.settlement.left is not None
+    assert step.settlement.left.recipients == (A,)
+    assert step.settlement.asked is not None
+    assert step.settlement.asked.recipients == (B,)
+
+
+def test_a_claim_with_its_dot_out_goes_on_with_the_others_when_asked_for() -> None:
+    claim = Claim("01m7", "outbound", "e-1", envelope(A, B), b"x", dot=(A,))
+    assert not relay.asks_for_all(claim)
+    step = relay.resume(relay.begin(claim), "the worker died", "ask")
+    assert step is not None
+    assert step.passage is not None
+    assert step.passage.next_recipients == (B,)
+    assert step.settlement.asked is not None
+    assert step.settlement.asked.recipients == (A,)
+    assert not step.dead
+
+
+def test_a_claim_of_which_only_the_unknown_are_left_is_asked_for_as_a_whole() -> None:
+    claim = Claim("01m7", "outbound", "e-1", envelope(A), b"x", dot=(A, B))
+    assert relay.asks_for_all(claim)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.queue import keys
-from proxy.queue.batch import LARGE_OCTETS, MAX_MESSAGES, Batch, Lanes, Waiting, pack_commit
+from proxy.queue.batch import LARGE_OCTETS, MAX_MESSAGES, Lanes, Waiting, pack_commit
 from proxy.queue.job import JobDecodeError, JobEnvelope, RelayJob, decode_envelope, encode_envelope
 from proxy.queue.scripts import load
 
@@ -30,6 +30,9 @@ _ENVELOPES = st.builds(
     replaced=st.dictionaries(_TEXT, _TEXT, max_size=3),
     client=_TEXT,
     dead=st.integers(0, 99),
+    asked=st.floats(0, 1e6),
+    unanswered=st.floats(0, 1e6),
+    settled=st.lists(_TEXT, max_size=2).map(tuple),
 )
 
 
@@ -114,7 +117,7 @@ async def test_a_message_whose_client_went_away_is_left_out():
 
 async def test_a_commit_is_packed_as_redis_counts_it():
     messages = (_waiting(3, "a", "id1"), _waiting(0, "b", "id2"), _waiting(1, "a", "id3"))
-    octets = b"".join(pack_commit("sha", "fence", 7, Batch(9, messages), "now"))
+    octets = b"".join(pack_commit("sha", "fence", "7", 9, messages, "now"))
     count, rest = int(octets[1 : octets.index(b"\r\n")]), octets[octets.index(b"\r\n") + 2 :]
     words = []
     while rest:

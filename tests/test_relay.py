@@ -11,7 +11,7 @@ from proxy.queue.job import decode_envelope
 from tests.support.far_end import FarEnd
 from tests.support.mail_queue import dead, envelope, job, put, queued, scheduled, started
 from tests.support.redis_server import RedisServer
-from tests.support.relaying import relay_at_work, sample, settings_for
+from tests.support.relaying import login_without_api, relay_at_work, sample, settings_for
 from tests.support.waiting import wait_until
 
 
@@ -348,7 +348,8 @@ async def test_a_lost_final_reply_is_sent_again_later_when_so_configured(
 ) -> None:
     far_end.fail("taken", do="drop", times=1)
     put(queue)
-    settings = settings_for(far_end, data_dir, retry={"first": 0.2})
+    streams = login_without_api(data_dir)
+    settings = settings_for(far_end, data_dir, streams=streams, retry={"first": 0.2})
     async with relay_at_work(settings, data_dir):
         await far_end.until(2)
         await wait_until(lambda: nothing_left(queue))
@@ -360,7 +361,9 @@ async def test_a_lost_final_reply_is_held_as_a_dead_letter_when_so_configured(
 ) -> None:
     far_end.fail("taken", do="drop", times=1)
     [message_id] = put(queue)
-    settings = settings_for(far_end, data_dir, postmark={"unknown_outcome": "hold"})
+    streams = login_without_api(data_dir)
+    postmark = {"unknown_outcome": "hold"}
+    settings = settings_for(far_end, data_dir, streams=streams, postmark=postmark)
     async with relay_at_work(settings, data_dir):
         await wait_until(lambda: dead(queue))
     assert dead(queue) == [f"{message_id}-1"]
@@ -374,11 +377,16 @@ async def test_a_message_that_always_breaks_the_connection_delays_nobody_else(
     far_end.fail("data", do="drop", address="poison@*")
     [poison] = put(queue, mail=envelope("poison@example.net"))
     put(queue, 30)
-    async with relay_at_work(settings_for(far_end, data_dir), data_dir):
+
+    def attempts() -> int:
+        return decode_envelope(job(queue, poison)["envelope"]).attempts
+
+    # Its last octets went out before the connection broke: so it is asked for first.
+    settings = settings_for(far_end, data_dir, postmark={"ask_for": 0.2})
+    async with relay_at_work(settings, data_dir):
         await far_end.until(30)
-        await wait_until(lambda: scheduled(queue) == [poison])
+        await wait_until(lambda: scheduled(queue) == [poison] and attempts() == 1)
     assert far_end.recipients() == ["you@example.net"] * 30
-    assert decode_envelope(job(queue, poison)["envelope"]).attempts == 1
 
 
 async def test_mail_past_its_expiry_dies_unsent(
@@ -397,7 +405,8 @@ async def test_a_worker_that_stops_hands_a_transaction_without_reply_on_as_unkno
     monkeypatch.setattr("worker.channel._STOP_S", 0.2)
     far_end.fail("taken", do="hang", times=1)
     [message_id] = put(queue)
-    async with relay_at_work(settings_for(far_end, data_dir), data_dir):
+    settings = settings_for(far_end, data_dir, streams=login_without_api(data_dir))
+    async with relay_at_work(settings, data_dir):
         await far_end.until(1)
     assert queued(queue) == [message_id]
     assert job(queue, message_id)["dot"] == b'["you@example.net"]'

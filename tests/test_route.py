@@ -10,12 +10,12 @@ from worker.route import Reason, Refusals, pause, probe_now
 from worker.smarthost.host import Budget
 
 
-def test_probes_come_after_1_2_4_8_and_then_every_15_seconds() -> None:
+def test_probes_come_after_1_2_4_8_and_then_every_14_seconds() -> None:
     before, waits = None, []
     for _ in range(6):
         before = pause(before, Reason.UNREACHABLE, "down", now=100.0, chance=0.5)
         waits.append(before.probe_at - 100.0)
-    assert waits == pytest.approx([1, 2, 4, 8, 15, 15])
+    assert waits == pytest.approx([1, 2, 4, 8, 14, 14])
 
 
 def test_jitter_spreads_probes_by_a_fifth() -> None:
@@ -29,7 +29,7 @@ def test_no_pause_is_longer_than_the_longest() -> None:
     for _ in range(9):
         before = pause(before, Reason.UNREACHABLE, "down", now=0.0, chance=1.0)
     assert before is not None
-    assert before.probe_at == 15.0
+    assert before.probe_at == 14.0
 
 
 def test_another_reason_starts_its_own_row_of_pauses() -> None:

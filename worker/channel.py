@@ -19,11 +19,14 @@ from proxy.metrics import relaying
 from worker import ledger, relay
 from worker.claims import Claim, Claims, Settlement
 from worker.gate import Gate
+from worker.outcomes import Outcomes
+from worker.permits import Permits
 from worker.relay import Passage, Step
 from worker.route import Reason
 from worker.smarthost.connection import Connection
 from worker.smarthost.host import Budget, Logins, RouteClosed, Smarthost, Way
 from worker.smarthost.pool import Pool
+from worker.smarthost.sasl import Login
 from worker.smarthost.transaction import Transaction, TransactionReplies
 from worker.suspicion import Cause, Suspicion
 from worker.verdict import Blame, Judgement, judge
@@ -31,9 +34,8 @@ from worker.verdict import Blame, Judgement, judge
 READY_PER_CONNECTION = 4
 """Messages claimed for each connection: two on the wire, two to follow at once."""
 
-_HEARTBEAT_WAIT_S = 30.0
-_HEARTBEAT_POLL_S = 0.05
 _STOP_S = 10.0
+_ENDED = "the worker that sent it ended before the reply came"
 
 
 class Channel:
@@ -47,27 +49,39 @@ class Channel:
         smarthost: Smarthost,
         budget: Budget,
         claims: Claims,
+        outcomes: Outcomes,
         *,
         roomy: Callable[[], None],
+        where: str,
     ) -> None:
         """Make a channel for `streams` (names in the configuration) by `way`.
 
-        `roomy` is called whenever mail could be claimed that could not before.
+        `roomy` is called whenever mail could be claimed that could not before. `where` is this
+        host, whose workers share their troubles with the network.
         """
         self.streams = tuple(streams)
-        self.gate = Gate(streams, time.monotonic)
+        self.gate = Gate(
+            streams,
+            time.monotonic,
+            claims.board,
+            name=way.route(),
+            host=way.host,
+            where=where,
+            turned=self._turned,
+        )
+        self._way = way
         self.octets = 0  # of the messages held
         self._settings = settings
         self._logins = Logins(way)
         self._budget = budget
         self._claims = claims
+        self._outcomes = outcomes
         self._roomy = roomy
         self._ready: deque[Passage] = deque()
         self._in_flight: dict[str, Passage] = {}
         self._landed = asyncio.Event()
         self._landed.set()
-        self._stopped: set[str] = set()
-        self._waits: set[asyncio.Task[None]] = set()
+        self._permits = Permits(claims)
         self._closing = False
         self._pool = Pool(
             smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
@@ -115,6 +129,9 @@ class Channel:
         """Take claimed messages; those past their `expires_at` at `now` (s since 1970) die here."""
         self._measure()
         for claim in claims:
+            if self._is_to_be_asked_for(claim):
+                self._outcomes.ask(claim)
+                continue
             self.octets += len(claim.body)
             expires_at = claim.envelope.expires_at
             passage = relay.begin(claim)
@@ -126,12 +143,21 @@ class Channel:
                 self._ready.append(passage)
         self.feed()
 
+    def _is_to_be_asked_for(self, claim: Claim) -> bool:
+        """Tell whether nobody is left of a message but those whose outcome Postmark is asked."""
+        if not claim.dot or not relay.asks_for_all(claim):
+            return False
+        if self._outcomes.policy(claim.stream) != "ask":
+            return False
+        if not claim.envelope.asked:
+            log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=_ENDED)
+        return True
+
     def _take_over(self, passage: Passage) -> None:
         """Go on with a message whose last transaction nobody knows the end of."""
         claim = passage.claim
-        detail = "the worker that sent it ended before the reply came"
-        log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=detail)
-        step = relay.resume(passage, detail, self._settings.postmark.unknown_outcome)
+        log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=_ENDED)
+        step = relay.resume(passage, _ENDED, self._outcomes.policy(claim.stream))
         if step is None:
             self._ready.append(passage)
         else:
@@ -141,8 +167,12 @@ class Channel:
 
     def feed(self) -> None:
         """Start every transaction that can be started now, and open connections for the rest."""
-        if self.gate.reason in (None, Reason.REFUSING) and not self._closing:
-            self._start_ready()
+        reason = self.gate.reason
+        if reason is None or (reason is Reason.REFUSING and self.gate.probe_due):
+            if not self._closing:
+                self._start_ready()
+        else:  # another worker closed it, or a claim was under way when this one did
+            self._clear_ready(reason)
         if self.room():
             self._roomy()
 
@@ -170,7 +200,7 @@ class Channel:
         claim, recipients = passage.claim, passage.next_recipients
         # Sent off with the envelope and awaited only before the dot: the mark costs no time.
         marked = self._claims.mark(claim, recipients)
-        may_send_dot = partial(self._permit, claim.id, marked)
+        may_send_dot = partial(self._permits.ask, claim.id, marked)
         try:
             transaction = Transaction(
                 passage.envelope.mail_from, recipients, claim.body, before_dot=may_send_dot
@@ -184,34 +214,6 @@ class Channel:
         replies = connection.submit(transaction)
         replies.add_done_callback(partial(self._finished, connection, passage, recipients, fresh))
 
-    def _permit(self, job_id: str, marked: "asyncio.Future[bool]") -> "asyncio.Future[bool]":
-        """Return whether the final dot of a message may be sent, as soon as that is known."""
-        permit: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        marked.add_done_callback(partial(self._decide, job_id, permit))
-        return permit
-
-    def _decide(
-        self, job_id: str, permit: "asyncio.Future[bool]", marked: "asyncio.Future[bool]"
-    ) -> None:
-        if permit.done():  # the connection is gone
-            return
-        if not marked.result() or job_id in self._stopped:
-            permit.set_result(False)
-        elif self._claims.may_send():
-            permit.set_result(True)
-        else:  # Redis stood still: the others may have taken this worker for dead
-            wait = asyncio.create_task(self._seen_alive(permit), name="heartbeat wanted")
-            self._waits.add(wait)
-            wait.add_done_callback(self._waits.discard)
-
-    async def _seen_alive(self, permit: "asyncio.Future[bool]") -> None:
-        deadline = time.monotonic() + _HEARTBEAT_WAIT_S
-        # A heartbeat has no event of its own; this is rare and short.
-        while not self._claims.may_send() and time.monotonic() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(_HEARTBEAT_POLL_S)
-        if not permit.done():
-            permit.set_result(self._claims.may_send())
-
     def _finished(
         self,
         connection: Connection,
@@ -223,13 +225,15 @@ class Channel:
         """Judge a transaction that ended, and go on."""
         del self._in_flight[passage.claim.id]
         self._pool.ended(connection)
+        dot_out = recipients  # until it is known better
         try:
             replies = future.result()
+            dot_out = recipients if replies.dot_sent else ()
             judgement = judge(replies, recipients)
             ledger.transaction(passage, connection.endpoint, replies, judgement)
             self._settle(passage, judgement, replies, connection, fresh=fresh)
         except Exception as error:
-            self._our_defect(passage, error)
+            self._our_defect(passage, error, dot_out)
         if not self._in_flight:
             self._landed.set()
         if self._refill(connection):
@@ -259,10 +263,10 @@ class Channel:
         fresh: bool,
     ) -> None:
         retry = self._settings.retry
-        if passage.claim.id in self._stopped and not replies.dot_sent:
+        if passage.claim.id in self._permits.stopped and not replies.dot_sent:
             self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
             return
-        if self._closing and judgement.unknown:
+        if self._closing and judgement.unknown and self._policy(passage) != "ask":
             self._give_back(passage, "the worker stops", dot=tuple(judgement.unknown))
             return
         cause = self._learn(passage, judgement, replies, connection)
@@ -280,10 +284,14 @@ class Channel:
                 judgement,
                 fresh=fresh,
                 retry=retry,
-                unknown_outcome=self._settings.postmark.unknown_outcome,
+                unknown_outcome=self._policy(passage),
                 chance=random.random(),
+                ask_in=self._outcomes.first_pause() if judgement.unknown else 0.0,
             )
             self._end(passage, step, connection)
+
+    def _policy(self, passage: Passage) -> str:
+        return self._outcomes.policy(passage.claim.stream)
 
     def _learn(
         self,
@@ -323,13 +331,18 @@ class Channel:
                 self._close_gate(Reason.CREDENTIALS, judgement.reason)
         return cause
 
-    def _our_defect(self, passage: Passage, error: Exception) -> None:
-        """Defer a message that we cannot handle: no attempt counted, no bounce, no loss."""
+    def _our_defect(
+        self, passage: Passage, error: Exception, dot_out: tuple[str, ...] = ()
+    ) -> None:
+        """Defer a message that we cannot handle: no attempt counted, no bounce, no loss.
+
+        What became of those in `dot_out` is unknown.
+        """
         log.defect("relay", error=error, message_id=passage.claim.id)
         relaying.DEFECTS.labels("relay").inc()
         reply = f"a defect in Franker: {error!r}; the log has more"
         step = relay.postpone(passage, reply, delay=self._settings.retry.cap)
-        self._claims.settle(passage.claim, step.settlement)
+        self._claims.settle(passage.claim, replace(step.settlement, dot=dot_out))
         ledger.step(passage, step, None)
         self._forget(passage)
 
@@ -352,28 +365,34 @@ class Channel:
 
     def _forget(self, passage: Passage) -> None:
         self.octets -= len(passage.claim.body)
-        self._stopped.discard(passage.claim.id)
+        self._permits.stopped.discard(passage.claim.id)
 
     # -- the gate ------------------------------------------------------------------------------
 
     def _close_gate(self, reason: Reason, detail: str) -> None:
         self.gate.close(reason, detail)
+        self._clear_ready(reason)
+
+    def _clear_ready(self, reason: Reason) -> None:
         while self._ready:
             self._give_back(self._ready.pop(), f"the route is paused: {reason}")
 
     def start(self) -> None:
         """See at once whether mail can leave, rather than with the first message."""
-        if not self._logins.untried:
+        if self._logins.first() is None:
             self._close_gate(
                 Reason.CREDENTIALS, f"no credential: {self._logins.way.names} is not set"
             )
-        elif self._budget.room():
+        elif self.gate.reason is None and self._budget.room():
             self._pool.open_one()
 
-    def _opened(self) -> None:
+    def _opened(self, login: Login) -> None:
         self._suspicion.logged_in(time.monotonic())
-        if self.gate.reason is not Reason.REFUSING:
-            self.gate.open()
+        for stream in self.streams:
+            for name in self._way.each_name:
+                used = relaying.CREDENTIAL_USED.labels(stream, name)
+                used.set(name == login.name)
+        self.gate.reached()
         self.feed()
 
     def _not_opened(self, closed: RouteClosed) -> None:
@@ -387,11 +406,15 @@ class Channel:
         """Do what time alone makes due; called about once a second."""
         self._measure()
         self._pool.tidy(time.monotonic(), self._width)
+        self.gate.rename(self._way.route())  # a secret that was changed is tried at once
+        self._turned()
+
+    def _turned(self) -> None:
+        """Do what the gate, as it now stands, asks for."""
         reason = self.gate.reason
-        if reason not in (None, Reason.REFUSING) and not self._pool.opening and not self._closing:
-            mended = reason is Reason.CREDENTIALS and self._logins.untried
-            if mended or self.gate.probe_due:
-                self._pool.open_one()
+        probing = reason not in (None, Reason.REFUSING) and self.gate.probe_due
+        if probing and not self._pool.opening and not self._closing:
+            self._pool.open_one()
         self.feed()
 
     # -- the end -------------------------------------------------------------------------------
@@ -404,7 +427,7 @@ class Channel:
                 self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
                 return
         if job_id in self._in_flight:
-            self._stopped.add(job_id)
+            self._permits.stopped.add(job_id)
 
     async def close(self) -> None:
         """Finish what is on the wire, within 10 s, and give back what is not."""

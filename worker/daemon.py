@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from functools import partial
 
 from proxy import log
-from proxy.config import Settings, usable_data_dir
+from proxy.alerts import View, open_alerts
+from proxy.config import Settings, told_nobody, usable_data_dir
 from proxy.log import systemd
 from proxy.metrics import relaying
 from proxy.web.server import HttpError, HttpServer, serve_http
-from worker import ledger
+from worker import ledger, troubles
 from worker.channel import Channel
 from worker.claims import Claim, Claims
+from worker.notices import open_office
+from worker.outcomes import Outcomes
 from worker.smarthost.host import Budget, Smarthost, Way, way_of
 from worker.smarthost.tls import TrustStore
 
@@ -44,6 +47,7 @@ class Relay:
         self._asked: frozenset[str] = frozenset()  # streams, in the last claim
         self._turn = 0
         trust = TrustStore(settings.postmark.ca_file)
+        self._outcomes = Outcomes(settings, claims, trust)
         local_name = socket.gethostname()
         ways: defaultdict[Way, list[str]] = defaultdict(list)
         for name, stream in settings.streams.items():
@@ -61,7 +65,9 @@ class Relay:
                 self._smarthosts[way.host],
                 self._budgets[way.host],
                 claims,
+                self._outcomes,
                 roomy=partial(self._room_for, frozenset(streams)),
+                where=local_name,
             )
             for way, streams in ways.items()
         ]
@@ -86,6 +92,7 @@ class Relay:
     def _stop_job(self, job_id: str) -> None:
         for channel in self.channels:
             channel.stop(job_id)
+        self._outcomes.stop(job_id)
 
     def _room_for(self, streams: frozenset[str]) -> None:
         """Claim again: at once when there is room for a stream that was not asked for mail."""
@@ -126,6 +133,7 @@ class Relay:
             ticking.cancel()
             looking.cancel()
             await asyncio.gather(*(channel.close() for channel in self.channels))
+            await self._outcomes.close()
             await self._claims.close()
 
     async def _claim_once(self) -> None:
@@ -163,6 +171,20 @@ class Relay:
                     await smarthost.look_again()
                 except Exception as error:
                     _defect(error)
+
+    def look(self, host: str) -> View:
+        """Return what people should be told of, seen from `host`."""
+        seen = {
+            troubles.paused(channel.streams, pause, host)
+            for channel in self.channels
+            for pause in channel.gate.pauses
+        }
+        # A worker that is new knows nothing of a route before it, or another, has tried it.
+        untried = {channel.streams for channel in self.channels if not channel.gate.tried}
+        heard = self._claims.board.has_heard
+        return View(
+            tuple(seen), lambda _, subject: not heard or troubles.streams_of(subject) in untried
+        )
 
     def ready(self) -> tuple[bool, str]:
         """Tell whether mail can leave, and if not why."""
@@ -206,8 +228,9 @@ async def _serve_http(settings: Settings, number: int, relay: Relay) -> HttpServ
 async def serve(settings: Settings, source: str, notices: Sequence[str], *, number: int) -> None:
     """Run worker `number` of this host until SIGTERM, SIGINT or an RQ shutdown command."""
     data_dir, notice = usable_data_dir(settings, os.environ)
-    for text in (*notices, *([notice] if notice else [])):
-        log.notice(text)
+    for text in (*notices, notice, told_nobody(settings)):
+        if text:
+            log.notice(text)
     claims = Claims(settings, data_dir, list(settings.streams), number=number)
     relay = Relay(settings, claims)
     loop = asyncio.get_running_loop()
@@ -228,7 +251,18 @@ async def serve(settings: Settings, source: str, notices: Sequence[str], *, numb
             http=http.address if http else "-",
         )
         systemd.tell("READY=1", *([f"X_HTTP={http.address}"] if http else []))
-        await relay.run()
+        host = socket.gethostname()
+        async with (
+            open_office(settings, data_dir, lambda: claims.incarnation),
+            open_alerts(
+                settings,
+                data_dir,
+                partial(relay.look, host),
+                shown=relaying.ALERTS,
+                mine=partial(troubles.is_of, host),
+            ),
+        ):
+            await relay.run()
     else:
         starting.cancel()
     if http is not None:

@@ -1,15 +1,19 @@
 """The gate before a route: open, or closed for a reason that is not the mail's, and how wide.
 
-Keeps the state of `worker.route` for one channel and tells log and metrics of every change.
+Keeps the state of `worker.route` for one channel, shares it with the other workers by the board,
+and tells log and metrics of every change.
 """
 
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from proxy import log
 from proxy.metrics import relaying
 from worker import route
-from worker.route import Pause, Reason, Refusals
+from worker.board import Board
+from worker.route import SCOPES, Pause, Reason, Refusals, Scope
 
 _RECOVERY_S = 10.0
 
@@ -17,59 +21,167 @@ _RECOVERY_S = 10.0
 class Gate:
     """Whether mail of `streams` may be sent by this worker now."""
 
-    def __init__(self, streams: Sequence[str], clock: Callable[[], float]) -> None:
-        """`clock` returns seconds, monotonic."""
+    def __init__(
+        self,
+        streams: Sequence[str],
+        clock: Callable[[], float],
+        board: Board | None = None,
+        *,
+        name: str = "",
+        host: str = "",
+        where: str = "",
+        turned: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`clock` returns seconds, monotonic.
+
+        `name` is the route's, the same for all who go by the same credentials; `host` Postmark's,
+        `where` the worker's own. `turned` is called when another worker's word changed something,
+        and when it is this one's turn to probe.
+        """
+        self.tried = False
+        """Whether it was ever seen if the route can be used."""
         self._streams = tuple(streams)
         self._clock = clock
-        self._pause: Pause | None = None
+        self._board = board or Board()
+        self._name = name
+        self._host = host
+        self._where = where
+        self._turned = turned
+        self._pauses: dict[Scope, Pause] = {}
+        self._first: Pause | None = None
         self._refusals = Refusals()
         self._width: int | None = None
         self._narrowed_at = 0.0
         for stream in self._streams:
             for reason in Reason:
                 relaying.ROUTE_PAUSED.labels(stream, reason).set(0)
+        self._board.join(self)
+
+    @property
+    def names(self) -> Mapping[Scope, str]:
+        """What the route is called for all workers, and for those of this host."""
+        return {Scope.ACCOUNT: self._name, Scope.HOST: f"{self._name}@{self._where}"}
+
+    @property
+    def pauses(self) -> tuple[Pause, ...]:
+        """Everything for which the gate is closed: first what keeps it from the host."""
+        return tuple(self._pauses[scope] for scope in reversed(Scope) if scope in self._pauses)
 
     @property
     def reason(self) -> Reason | None:
         """Why the gate is closed; None while it is open."""
-        return self._pause.reason if self._pause else None
+        return self._first.reason if self._first is not None else None
 
     @property
     def probe_due(self) -> bool:
-        """Tell whether a closed gate should be tried now."""
-        return self._pause is not None and self._pause.due(self._clock())
+        """Tell whether a closed gate should be tried now, and by this worker."""
+        return self._first is not None and self._first.due(self._clock())
 
     def close(self, reason: Reason, detail: str) -> None:
         """Close the gate, or keep it closed longer after a probe that failed.
 
         What was under way when it closed, and fails of the same, is no probe and changes nothing.
         """
-        before, now = self._pause, self._clock()
+        scope, now = SCOPES[reason], self._clock()
+        before = self._pauses.get(scope)
         if before is not None and before.reason is reason and not before.due(now):
             return
-        self._pause = route.pause(before, reason, detail, now=now, chance=random.random())
+        if scope is Scope.ACCOUNT:  # the host had its say: it is there
+            self._drop(Scope.HOST)
+        self.tried = True
+        after = route.pause(before, reason, detail, now=now, chance=random.random())
+        self._keep(scope, after)
+        self._say(scope)
         for stream in self._streams:
-            if before is not None and before.reason is not reason:
-                relaying.ROUTE_PAUSED.labels(stream, before.reason).set(0)
-            relaying.ROUTE_PAUSED.labels(stream, reason).set(1)
-            log.route_paused(
-                stream, reason=reason, detail=detail, retry_in=self._pause.probe_at - now
-            )
+            log.route_paused(stream, reason=reason, detail=detail, retry_in=after.probe_at - now)
 
     def probe_now(self) -> None:
-        """Make the next probe due: what may have been the cause has changed."""
-        if self._pause is not None:
-            self._pause = route.probe_now(self._pause, now=self._clock())
+        """Make the next probe due."""
+        for scope, pause in list(self._pauses.items()):
+            self._keep(scope, route.probe_now(pause, now=self._clock()))
+            self._board.probe(self.names[scope])
+
+    def rename(self, name: str) -> None:
+        """Go on as another route: a secret has changed. What is paused is tried at once."""
+        if name == self._name:
+            return
+        self._name = name
+        for scope, pause in list(self._pauses.items()):
+            self._keep(scope, route.probe_now(pause, now=self._clock(), failures=0))
+            self._say(scope)
+
+    def reached(self) -> None:
+        """Note that a login was accepted: only an account that refuses may still be in the way."""
+        self.tried = True
+        self._drop(Scope.HOST)
+        account = self._pauses.get(Scope.ACCOUNT)
+        if account is not None and account.reason is not Reason.REFUSING:
+            self._drop(Scope.ACCOUNT)
 
     def open(self) -> None:
-        """Open the gate: a probe has passed."""
-        before, self._pause = self._pause, None
-        if before is not None:
+        """Open the gate: mail was taken."""
+        for scope in Scope:
+            self._drop(scope)
+
+    def _say(self, scope: Scope) -> None:
+        facts = {
+            "streams": self._streams,
+            "host": self._host,
+            "where": self._where if scope is Scope.HOST else "",
+        }
+        self._board.closed(self.names[scope], self._pauses[scope], self._clock(), facts)
+
+    def _drop(self, scope: Scope) -> None:
+        if scope in self._pauses:
+            self._forget(scope)
+            self._board.opened(self.names[scope])
+
+    # -- what all workers know -----------------------------------------------------------------
+
+    def hear(self, scope: Scope, told: Mapping[str, Any] | None) -> None:
+        """Take over how the route stands for all; None: it is not paused."""
+        before, now = self._pauses.get(scope), self._clock()
+        if told is None:
+            if before is not None:
+                self._forget(scope)
+                self._turned()
+            return
+        self.tried = True
+        reason = Reason(told["reason"])
+        if not told["mine"]:
+            probe_at = math.inf  # another one tries it, or nobody yet
+        elif before is not None and before.due(now):
+            probe_at = before.probe_at
+        else:
+            probe_at = now
+        detail, failures = str(told["detail"]), int(told["failures"])
+        self._keep(scope, Pause(reason, detail, now - told["age"], probe_at, failures))
+        if before is None or before.reason is not reason:
+            retry_in = max(0.0, float(told["wait"]))
             for stream in self._streams:
-                relaying.ROUTE_PAUSED.labels(stream, before.reason).set(0)
-                log.route_released(
-                    stream, reason=before.reason, seconds=self._clock() - before.since
+                log.route_paused(
+                    stream, reason=reason, detail=f"another worker: {detail}", retry_in=retry_in
                 )
+        if before is None or self._pauses[scope].due(now) != before.due(now):
+            self._turned()
+
+    # -- one place for the metric ----------------------------------------------------------------
+
+    def _keep(self, scope: Scope, pause: Pause) -> None:
+        before = self._pauses.get(scope)
+        self._pauses[scope] = pause
+        self._first = self.pauses[0]
+        for stream in self._streams:
+            if before is not None and before.reason is not pause.reason:
+                relaying.ROUTE_PAUSED.labels(stream, before.reason).set(0)
+            relaying.ROUTE_PAUSED.labels(stream, pause.reason).set(1)
+
+    def _forget(self, scope: Scope) -> None:
+        before = self._pauses.pop(scope)
+        self._first = self.pauses[0] if self._pauses else None
+        for stream in self._streams:
+            relaying.ROUTE_PAUSED.labels(stream, before.reason).set(0)
+            log.route_released(stream, reason=before.reason, seconds=self._clock() - before.since)
 
     # -- refusals of whole messages ------------------------------------------------------------
 

@@ -41,6 +41,9 @@ def _last_success(stream: str):  # type: ignore[no-untyped-def]  # as above
 RESULTS = ("sent", "deferred", "refused", "broken", "unknown")
 """How a transaction ends: the label of `franker_relay_attempts_total`."""
 
+LOOK_UP_RESULTS = ("found", "refused", "absent", "unanswered")
+"""What Postmark knew: the label of `franker_look_ups_total`."""
+
 VERDICTS = ("sent", "deferred", "dead")
 
 
@@ -53,7 +56,9 @@ def open_accounts(streams: Iterable[str], ports: Iterable[int]) -> None:
             for result in RESULTS:
                 _attempts(stream, port, result)
         _duration(stream)
-    for where in ("relay", "worker"):
+        for found in LOOK_UP_RESULTS:
+            relaying.LOOK_UPS.labels(stream, found)
+    for where in ("relay", "worker", "outcomes", "notices"):
         relaying.DEFECTS.labels(where)
 
 

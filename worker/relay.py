@@ -17,6 +17,8 @@ from worker.verdict import Judgement
 MAX_RECIPIENTS = 50
 """Recipients in one transaction: Postmark's limit for a message."""
 
+_SHORTEST_ASK_S = 0.001  # `JobEnvelope.asked` above 0 says that a message is asked for
+
 DROPS_TO_DEFER = 3
 """Fresh connections lost in the middle of one message before the message gets the blame."""
 
@@ -66,7 +68,10 @@ class Step:
 
 def begin(claim: Claim) -> Passage:
     """Return the passage of a freshly claimed message: everybody left is untried."""
-    return Passage(claim, claim.envelope, claim.envelope.recipients)
+    envelope = claim.envelope
+    if envelope.asked:  # of one that was asked for and is now to be sent
+        envelope = replace(envelope, asked=0.0, unanswered=0.0)
+    return Passage(claim, envelope, envelope.recipients)
 
 
 def advance(
@@ -77,29 +82,32 @@ def advance(
     retry: Retry,
     unknown_outcome: str,
     chance: float,
+    ask_in: float = 0.0,
 ) -> Step:
     """Return what follows from one transaction with `passage.next_recipients`.
 
     `fresh` says that it was the first on its connection. `unknown_outcome` is "resend" (unknown
-    recipients are tried again later, as if deferred) or "hold" (they become dead letters, to be
-    looked at by a person). `chance` is 0 to 1, for jitter.
+    recipients are tried again later, as if deferred), "hold" (they become dead letters, to be
+    looked at by a person) or "ask" (Postmark is asked about them after `ask_in` seconds: they
+    wait as a job of their own, so that the others go on). `chance` is 0 to 1, for jitter.
     """
     if len(judgement.sent) == len(passage.untried) and not passage.waiting:
         return Step(None, _GONE, judgement.sent, {}, {})
     dead = dict(judgement.dead)
     deferred = dict(judgement.deferred)
+    asked: dict[str, str] = {}
     unknown = {
         address: f"the outcome is unknown: {reply}" for address, reply in judgement.unknown.items()
     }
-    if unknown_outcome == "hold":
-        dead |= unknown
-    else:
-        deferred |= unknown
-    untried = tuple(
-        address
-        for address in passage.untried
-        if address not in judgement.sent and address not in dead and address not in deferred
-    )
+    match unknown_outcome:
+        case "hold":
+            dead |= unknown
+        case "ask":
+            asked = unknown
+        case _:
+            deferred |= unknown
+    settled = {**judgement.sent, **dead, **deferred, **asked}
+    untried = tuple(address for address in passage.untried if address not in settled)
     drops = passage.drops + (judgement.midway and fresh)
     if drops >= DROPS_TO_DEFER:
         reply = judgement.reason or "the connection was lost in the middle of the message"
@@ -109,15 +117,16 @@ def advance(
     left = passage.envelope.left(
         tuple(a for a in passage.envelope.recipients if a in waiting or a in untried), waiting
     )
+    suspects = _suspects(left, asked, ask_in)
     if untried:
         return Step(
             Passage(passage.claim, left, untried, waiting, drops, wants_fresh=judgement.midway),
-            Settlement("keep", left, dead=_letter(left, dead)),
+            Settlement("keep", left, dead=letter(left, dead), asked=suspects),
             judgement.sent,
             dead,
             {},
         )
-    return _end_round(left, waiting, dead, judgement.sent, retry=retry, chance=chance)
+    return _end_round(left, waiting, dead, judgement.sent, suspects, retry=retry, chance=chance)
 
 
 def _end_round(
@@ -125,34 +134,67 @@ def _end_round(
     waiting: Mapping[str, str],
     dead: dict[str, str],
     sent: Mapping[str, str],
+    suspects: JobEnvelope | None,
     *,
     retry: Retry,
     chance: float,
 ) -> Step:
     """Everybody was tried: the message is gone, or waits for some, or has waited long enough."""
-    if not waiting:
-        return Step(None, Settlement("gone", dead=_letter(left, dead)), sent, dead, {})
     delay = schedule.delay(left.attempts + 1, retry, chance)
-    left = replace(left, attempts=left.attempts + 1, waited=left.waited + delay)
-    if schedule.exhausted(left, retry):
-        dead |= {
-            address: f"given up after {left.attempts} attempts: {r}"
-            for address, r in waiting.items()
-        }
-        return Step(None, Settlement("gone", dead=_letter(left, dead)), sent, dead, {})
-    settlement = Settlement("defer", left, delay=delay, dead=_letter(left, dead))
-    return Step(None, settlement, sent, dead, waiting, delay)
+    if waiting:
+        left = replace(left, attempts=left.attempts + 1, waited=left.waited + delay)
+        if schedule.exhausted(left, retry):
+            dead |= given_up(left, waiting)
+            waiting = {}
+    if waiting:
+        settlement = Settlement("defer", left, delay=delay, dead=letter(left, dead), asked=suspects)
+        return Step(None, settlement, sent, dead, waiting, delay)
+    if suspects is not None:  # nobody else is left: the message itself waits to be asked for
+        settlement = Settlement(
+            "defer",
+            suspects,
+            delay=suspects.asked,
+            dead=letter(left, dead),
+            dot=suspects.recipients,
+        )
+        return Step(None, settlement, sent, dead, {})
+    return Step(None, Settlement("gone", dead=letter(left, dead)), sent, dead, {})
 
 
-def _letter(left: JobEnvelope, dead: Mapping[str, str]) -> JobEnvelope | None:
+def given_up(envelope: JobEnvelope, waiting: Mapping[str, str]) -> dict[str, str]:
+    """Return the last words about recipients that have waited for the whole horizon."""
+    return {
+        address: f"given up after {envelope.attempts} attempts: {reply}"
+        for address, reply in waiting.items()
+    }
+
+
+def _suspects(
+    envelope: JobEnvelope, unknown: Mapping[str, str], ask_in: float
+) -> JobEnvelope | None:
+    """Return the envelope of those whose outcome is unknown; None: it is known of all."""
+    if not unknown:
+        return None
+    return replace(
+        envelope,
+        recipients=tuple(unknown),
+        replies=dict(unknown),
+        asked=max(ask_in, _SHORTEST_ASK_S),
+        unanswered=0.0,
+    )
+
+
+def letter(left: JobEnvelope, dead: Mapping[str, str]) -> JobEnvelope | None:
     """Return the envelope of the dead letter for `dead`; None: nobody died."""
-    return replace(left, recipients=tuple(dead), replies=dict(dead)) if dead else None
+    if not dead:
+        return None
+    return replace(left, recipients=tuple(dead), replies=dict(dead), asked=0.0, unanswered=0.0)
 
 
 def bury(passage: Passage, why: str) -> Step:
     """Return the step that makes everybody left of `passage` a dead letter (expired, stopped)."""
     dead = dict.fromkeys(passage.envelope.recipients, why)
-    return Step(None, Settlement("gone", dead=_letter(passage.envelope, dead)), {}, dead, {})
+    return Step(None, Settlement("gone", dead=letter(passage.envelope, dead)), {}, dead, {})
 
 
 def postpone(passage: Passage, reply: str, *, delay: float) -> Step:
@@ -166,15 +208,24 @@ def resume(passage: Passage, detail: str, unknown_outcome: str) -> Step | None:
     """Return the step for a claim whose last transaction nobody knows the end of (`claim.dot`).
 
     None: everybody left is tried again, as "resend" says. With "hold" those of that transaction
-    become dead letters for a person to look at, and the others go on.
+    become dead letters for a person to look at, with "ask" a job of their own that Postmark is
+    asked for (see `asks_for_all`), and the others go on.
     """
     held = tuple(a for a in passage.envelope.recipients if a in passage.claim.dot)
-    if unknown_outcome != "hold" or not held:
+    if unknown_outcome == "resend" or not held:
         return None
-    dead = dict.fromkeys(held, f"the outcome is unknown: {detail}")
-    rest = tuple(a for a in passage.envelope.recipients if a not in dead)
+    words = dict.fromkeys(held, f"the outcome is unknown: {detail}")
+    rest = tuple(a for a in passage.envelope.recipients if a not in words)
+    left = replace(passage.envelope.left(rest, {}), asked=0.0, unanswered=0.0)
+    if unknown_outcome == "ask":
+        settlement = Settlement("keep", left, asked=_suspects(left, words, 0.0))
+        return Step(Passage(passage.claim, left, rest), settlement, {}, {}, {})
     if not rest:
         return bury(passage, f"the outcome is unknown: {detail}")
-    left = passage.envelope.left(rest, {})
-    settlement = Settlement("keep", left, dead=_letter(left, dead))
-    return Step(Passage(passage.claim, left, rest), settlement, {}, dead, {})
+    settlement = Settlement("keep", left, dead=letter(left, words))
+    return Step(Passage(passage.claim, left, rest), settlement, {}, words, {})
+
+
+def asks_for_all(claim: Claim) -> bool:
+    """Tell whether nobody is left of a claim but those of a transaction without a known end."""
+    return set(claim.envelope.recipients) <= set(claim.dot)

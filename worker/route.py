@@ -18,11 +18,27 @@ class Reason(StrEnum):
     REFUSING = "refusing"
 
 
-# (first, longest) pause in seconds. A refused login is repeated seldom, since far ends count them;
-# a changed secret is tried at once, whatever the pause.
+class Scope(StrEnum):
+    """Whom a pause concerns: all who use the account, or the workers of one host."""
+
+    ACCOUNT = "account"
+    HOST = "host"
+
+
+SCOPES: dict[Reason, Scope] = {
+    Reason.UNREACHABLE: Scope.HOST,
+    Reason.TLS: Scope.HOST,
+    Reason.CREDENTIALS: Scope.ACCOUNT,
+    Reason.REFUSING: Scope.ACCOUNT,
+}
+
+# (first, longest) pause in seconds. The longest before a host is tried again is a little less than
+# the 15 s within which its mail should flow again, since a login takes its time. A refused login
+# is repeated seldom, since far ends count them; a changed secret is tried at once, whatever the
+# pause.
 _PAUSES: dict[Reason, tuple[float, float]] = {
-    Reason.UNREACHABLE: (1.0, 15.0),
-    Reason.TLS: (1.0, 15.0),
+    Reason.UNREACHABLE: (1.0, 14.0),
+    Reason.TLS: (1.0, 14.0),
     Reason.CREDENTIALS: (15.0, 300.0),
     Reason.REFUSING: (15.0, 300.0),
 }
@@ -56,9 +72,12 @@ def pause(before: Pause | None, reason: Reason, detail: str, *, now: float, chan
     return Pause(reason, detail, since, now + wait, failures)
 
 
-def probe_now(before: Pause, *, now: float) -> Pause:
-    """Return `before` with its probe due: something that may have mended it was seen."""
-    return replace(before, probe_at=now)
+def probe_now(before: Pause, *, now: float, failures: int | None = None) -> Pause:
+    """Return `before` with its probe due: something that may have mended it was seen.
+
+    `failures` is how many are still counted, None: all.
+    """
+    return replace(before, probe_at=now, failures=before.failures if failures is None else failures)
 
 
 REFUSALS_TO_PAUSE = 5

@@ -1,6 +1,7 @@
 """`franker check`: can mail be kept, and can it leave?"""
 
 import asyncio
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ _SOON_DAYS = 14
 class Finding:
     """One thing that was looked at. Only `state` "failed" makes the command fail."""
 
-    what: str  # "configuration", "store", "stream NAME"
+    what: str  # "configuration", "alerts", "store", "route NAME", "stream NAME", ...
     where: str
     state: Literal["ok", "note", "failed"]
     detail: str
@@ -51,6 +52,7 @@ def check(config: Path | None, as_json: bool) -> None:
     findings = [
         Finding("configuration", host.source, "ok", "read"),
         *(Finding("configuration", host.source, "note", notice) for notice in host.notices),
+        *_told(host),
         *asyncio.run(_look(host)),
     ]
     if as_json:
@@ -62,9 +64,29 @@ def check(config: Path | None, as_json: bool) -> None:
         sys.exit(EX_FAILED)
 
 
+def _told(host: Host) -> list[Finding]:
+    """Say who hears of trouble."""
+    from proxy.config import told_nobody
+
+    notify = host.settings.notify
+    nobody = told_nobody(host.settings)
+    if nobody:
+        return [Finding("alerts", "notify", "note", nobody)]
+    if not notify.command:
+        return [Finding("alerts", "notify.command", "note", "not set: log and metrics only")]
+    found = shutil.which(notify.command[0])
+    if found is None:
+        detail = f"{notify.command[0]}: no such program, nobody hears of alerts"
+        return [Finding("alerts", "notify.command", "failed", detail)]
+    return [Finding("alerts", "notify.command", "ok", found)]
+
+
 async def _look(host: Host) -> list[Finding]:
     found = await asyncio.gather(
-        _store(host), *(_stream(host, name) for name in host.settings.streams)
+        _store(host),
+        _pauses(host),
+        *(_stream(host, name) for name in host.settings.streams),
+        *(_look_up(host, name) for name in host.settings.streams),
     )
     return [finding for group in found for finding in group]
 
@@ -97,7 +119,7 @@ async def _store(host: Host) -> list[Finding]:
         await client.aclose()
     room, full = _room(host, info)
     if full:
-        return [Finding("store", name, "failed", f"full, no mail is taken: {full}")]
+        return [Finding("store", name, "failed", full)]
     if judged.durable:
         return [Finding("store", name, "ok", f"durable, {room}")]
     if host.settings.redis.require_durable:
@@ -113,7 +135,41 @@ def _room(host: Host, info: Mapping[str, str]) -> tuple[str, str]:
     limit = None if redis.max_memory == "auto" else redis.max_memory
     room = room_for_mail(limit, info, private=not redis.url, here=memory_here())
     disk = "" if redis.url else no_room_on_disk(host.data_dir)
-    return str(room), disk or (str(room) if room.is_full else "")
+    if not disk and not room.is_full:
+        return str(room), ""
+    taken = not disk and room.is_servers
+    mail = "mail goes to the journal as long as that has room" if taken else "no mail is taken"
+    return str(room), f"full, {mail}: {disk or room}"
+
+
+async def _pauses(host: Host) -> list[Finding]:
+    """Say which routes the workers hold paused; what cannot be asked is the store's finding."""
+    import socket
+
+    from redis.exceptions import RedisError
+
+    from proxy.queue.connection import open_redis
+    from proxy.queue.routes import paused_routes
+
+    try:
+        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
+    except ValueError:
+        return []
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            paused = await paused_routes(client)
+    except (RedisError, OSError, TimeoutError):
+        return []
+    finally:
+        await client.aclose()
+    here = ("", socket.gethostname())
+    return [
+        Finding(
+            f"route {name}", route.host, "failed" if route.where in here else "note", str(route)
+        )
+        for route in paused
+        for name in route.streams
+    ]
 
 
 async def _stream(host: Host, name: str) -> list[Finding]:
@@ -141,6 +197,37 @@ async def _stream(host: Host, name: str) -> list[Finding]:
         else finding
         for finding in found
     ]
+
+
+async def _look_up(host: Host, name: str) -> list[Finding]:
+    """Ask Postmark's API for a message that is not there, as after a lost reply."""
+    from functools import partial
+
+    from worker.outcomes.api import Api, TokenRefused, Unanswered
+    from worker.outcomes.inquiry import api_tokens, by_token
+    from worker.smarthost.tls import TrustStore
+
+    postmark, stream = host.settings.postmark, host.settings.streams[name]
+    what, tokens = f"look-ups {name}", api_tokens(stream)
+    if not tokens:
+        unasked = (
+            f"no api_token: mail whose last reply is lost follows unknown_outcome = "
+            f'"{postmark.unknown_outcome}"'
+        )
+        return [Finding(what, postmark.api_url, "note", unasked)]
+    api = Api(postmark.api_url, TrustStore(postmark.ca_file), timeout=TIMEOUT_S)
+    question = partial(api.messages, stream_id=stream.id or name, message_id="0" * 26)
+    try:
+        _, secret = await by_token(tokens, question)
+    except TokenRefused as error:
+        # With the login's token the stream's own lines say it.
+        state: Literal["note", "failed"] = "failed" if stream.api_token else "note"
+        return [Finding(what, postmark.api_url, state, str(error))]
+    except Unanswered as error:
+        return [Finding(what, postmark.api_url, "note", str(error))]
+    finally:
+        await api.close()
+    return [Finding(what, postmark.api_url, "ok", f"{secret.name} accepted")]
 
 
 async def _port(

@@ -72,7 +72,7 @@ def explain(
     )
     content = _content(file, sender, recipients)
     if _allowed(settings, client):
-        answer = _answer(settings, _policy(settings), envelope, content)
+        answer = _answer(settings, policy_of(settings), envelope, content)
     else:
         from proxy.listener import replies
 
@@ -129,7 +129,7 @@ def _content(file: str | None, sender: str, recipients: tuple[str, ...]) -> byte
     return "\r\n".join(lines).encode()
 
 
-def _policy(settings: "Settings") -> "Policy":
+def policy_of(settings: "Settings") -> "Policy":
     """Return the policy as the proxy on this host compiles it."""
     from proxy.daemon import host_names, read_aliases
     from proxy.submission import compile_policy

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from proxy.cli.host import Host, find_host
+from proxy.cli.letters import export, todays_rules
 from proxy.cli.options import (
     EX_FAILED,
     config_option,
@@ -61,12 +62,22 @@ def list_(
     _show_all(find_host(config), stream, states or _STATES, most, as_json)
 
 
-@queue.command(epilog=example("franker queue dead", "franker queue dead --json | jq -r '.[].id'"))
+@queue.command(epilog=example("franker queue dead", "franker queue dead --export letters/"))
 @config_option
 @json_option
 @_stream_option
-def dead(config: Path | None, as_json: bool, stream: str | None) -> None:
+@click.option(
+    "--export",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write each as DIR/ID.eml, its envelope in X-Franker-* fields; it stays here, too.",
+)
+def dead(config: Path | None, as_json: bool, stream: str | None, folder: Path | None) -> None:
     """List what was refused for good, with the reply's words; it is kept until you decide."""
+    if folder is not None:
+        export(find_host(config), stream, folder, as_json=as_json)
+        return
     _show_all(find_host(config), stream, ("dead",), None, as_json)
 
 
@@ -88,6 +99,7 @@ def show(config: Path | None, as_json: bool, message: bool, message_id: str) -> 
 @_stream_option
 @click.option("--dead", "all_dead", is_flag=True, help="All that are dead.")
 @click.option("--deferred", "all_deferred", is_flag=True, help="All that are deferred.")
+@click.option("--reroute", is_flag=True, help="Dead ones only: let today's rules rewrite them.")
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 def retry(
     config: Path | None,
@@ -95,16 +107,21 @@ def retry(
     stream: str | None,
     all_dead: bool,
     all_deferred: bool,
+    reroute: bool,
     ids: tuple[str, ...],
 ) -> None:
     """Send messages again: dead ones from the beginning, deferred ones now."""
     from proxy.queue import inventory
 
     states = _named_states(ids, stream, dead=all_dead, deferred=all_deferred)
+    if reroute and all_deferred:
+        raise click.UsageError("--reroute is for dead messages; deferred ones keep their rule")
 
     async def work(host: Host) -> dict[str, str]:
         async with open_store(host) as redis:
             chosen = ids or await _ids(redis, stream, states)
+            if reroute:
+                return await inventory.reroute(redis, chosen, todays_rules(host.settings))
             return dict(await inventory.retry(redis, chosen, now=time.time()))
 
     _report(asyncio.run(work(find_host(config))), "retried", as_json)
@@ -178,6 +195,7 @@ _OUTCOMES = {
     "absent": "there is no such message: it was sent, or deleted",
     "sending": "it is being sent just now",
     "queued": "it waits to be sent anyway",
+    "not_dead": "it is not dead; --reroute is for dead messages",
     "changed": "it changed at this moment; try again",
 }
 
@@ -201,6 +219,8 @@ async def _list(
     now = time.time()
     count, octets, listed = 0, 0, []
     async with open_store(host) as redis:
+        if not as_json:
+            await _show_pauses(redis, stream, now)
         streams = [stream] if stream else await inventory.known_streams(redis)
         async for entry in inventory.entries(redis, streams, states, most=most):
             count, octets = count + 1, octets + entry.size
@@ -214,12 +234,25 @@ async def _list(
         click.echo(f"{count} messages, {size_text(octets)}" if count else "Nothing is kept.")
 
 
+async def _show_pauses(redis: Any, stream: str | None, now: float) -> None:
+    """Say first which streams' mail does not leave, and why."""
+    from proxy.queue.routes import paused_routes
+
+    for route in await paused_routes(redis):
+        if stream in (None, *route.streams):
+            wait = duration_text(max(0.0, route.probe_at - now))
+            then = "tried just now" if route.probing else f"next try in {wait}"
+            lasted = duration_text(now - route.since)
+            text = f"{', '.join(route.streams)}: {route}; for {lasted}, {then}; its mail waits"
+            click.echo(printable(text))
+
+
 async def _show(host: Host, message_id: str, *, whole: bool, as_json: bool) -> None:
     from proxy.queue import inventory
 
     async with open_store(host) as redis:
         entry = await inventory.find(redis, message_id)
-        parts = await inventory.dead_parts(redis, message_id) if entry is None else ()
+        parts = await inventory.parts(redis, message_id) if entry is None else ()
         found = [entry] if entry is not None else list(parts)
         body = await inventory.read_body(redis, found[0].id) if found else None
     if not found or body is None:
@@ -246,10 +279,12 @@ def lines_of(entry: "Entry", now: float, *, every_recipient: bool = False) -> li
     age = duration_text(now - envelope.accepted_at)
     state = _MARKS[entry.state]
     if entry.due is not None:
-        state = f"next try in {duration_text(max(0.0, entry.due - now))}"
+        what = "Postmark is asked for it in" if envelope.asked else "next try in"
+        state = f"{what} {duration_text(max(0.0, entry.due - now))}"
     first = "  ".join(
         (entry.id, entry.stream, f"{age} old", size_text(entry.size), state)
         + ((f"rule {envelope.rule}",) if envelope.rule else ())
+        + (("notice by Franker",) if envelope.notice else ())
     )
     sender = f"    from {envelope.reverse_path or '<>'}"
     if envelope.mail_from and envelope.mail_from != envelope.reverse_path:
@@ -276,6 +311,7 @@ def _as_dict(entry: "Entry") -> dict[str, Any]:
             "replies": envelope.replies,
             "accepted_at": envelope.accepted_at,
             "attempts": envelope.attempts,
+            "asked_for": envelope.asked > 0,
             "rule": envelope.rule,
             "client": envelope.client,
         }

@@ -141,7 +141,7 @@ async def _follow(host: Host, message_id: str, wait: float) -> tuple[str, str]:
         while True:
             entry = await inventory.find(redis, message_id)
             if entry is None:
-                parts = await inventory.dead_parts(redis, message_id)
+                parts = await inventory.parts(redis, message_id)
                 if not parts:
                     return "sent", ""
                 entry = parts[0]

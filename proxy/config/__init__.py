@@ -1,5 +1,6 @@
 """The configuration: found, read once, checked whole, frozen."""
 
+from proxy.config.checks import told_nobody
 from proxy.config.data_dir import usable_data_dir
 from proxy.config.faults import ConfigError
 from proxy.config.fields import split_host_port
@@ -13,5 +14,6 @@ __all__ = [
     "Settings",
     "load",
     "split_host_port",
+    "told_nobody",
     "usable_data_dir",
 ]

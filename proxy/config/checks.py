@@ -83,14 +83,14 @@ def _table(written: Written, key: str) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def notices(settings: Settings, written: Written) -> list[str]:
+def notices(settings: Settings) -> list[str]:
     """Return what is allowed but should be said at start and by `franker check`."""
     return [
         *_open_doors(settings.listen),
         *_sizes(settings),
         *_clear_redis(settings.redis.url),
         *_shadowed_rules(settings),
-        *_not_yet(settings, written),
+        *_mute(settings),
     ]
 
 
@@ -144,19 +144,36 @@ def _shadowed_rules(settings: Settings) -> Iterator[str]:
             return
 
 
-def _not_yet(settings: Settings, written: Written) -> Iterator[str]:
-    for section in ("notify", "journal", "dead"):
-        if written.at((section,)):
-            yield f"not in this version yet: [{section}]; its keys are checked and have no effect"
+def _mute(settings: Settings) -> Iterator[str]:
+    """Say it when somebody is to be told by mail, and it cannot be."""
+    notify, verified = settings.notify, settings.postmark.verified
     owned = [rule.name for rule in settings.rules if rule.owner]
-    if owned:
-        yield f"not in this version yet: owner (of {', '.join(owned)}); nobody is told by mail"
-    looked_up = [name for name, stream in settings.streams.items() if stream.api_token]
-    if looked_up:
-        yield (
-            f"not in this version yet: api_token (of {', '.join(looked_up)}); unknown outcomes "
-            f'follow postmark.unknown_outcome = "{settings.postmark.unknown_outcome}"'
-        )
+    if not notify.to and not owned:
+        return
+    key, sender = "notify.from", notify.from_
+    if not sender:
+        key, sender = "local.from", settings.local.from_
+    if not sender:
+        whom = "notify.to" if notify.to else f"the owner of {', '.join(owned)}"
+        yield f"notify.from is not set: {whom} will not be told of mail that dies or is late"
+    elif verified and not _covers(verified, sender):
+        yield f"{key}: {sender} is not in postmark.verified; Postmark may refuse the notices"
+
+
+def _covers(verified: Collection[str], address: str) -> bool:
+    known = {one.lower() for one in verified}
+    return address.lower() in known or address.rpartition("@")[2].lower() in known
+
+
+def told_nobody(settings: Settings) -> str:
+    """Say it when nobody is told of anything; "" when somebody is, of something."""
+    notify = settings.notify
+    if notify.command or notify.to or any(rule.owner for rule in settings.rules):
+        return ""
+    return (
+        "nobody is told when mail dies, is late or cannot leave, but by log and metrics: set"
+        " notify.to (notices by mail) or notify.command (alerts)"
+    )
 
 
 def secret_variables(settings: Settings) -> set[str]:

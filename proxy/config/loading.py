@@ -58,7 +58,7 @@ def load(
     faults += cross_faults(settings, written, faults, _own_names())
     if faults:
         raise ConfigError(source, [str(fault) for fault in faults])
-    said = notices(settings, written)
+    said = notices(settings)
     secrets = secret_variables(settings)
     said += [
         f"{name} is set and has no effect; did you mean {meant}?"

@@ -211,6 +211,7 @@ class Postmark(Section):
     api_url: Annotated[str, AfterValidator(_api_url)] = "https://api.postmarkapp.com"
     verified: Annotated[tuple[MailboxOrDomain, ...], BeforeValidator(listed)] = ()
     unknown_outcome: Literal["resend", "hold"] = "resend"
+    ask_for: Duration = 120.0
 
 
 class Retry(Section):
@@ -239,7 +240,7 @@ class Notify(Section):
 
 
 class Journal(Section):
-    """[journal]: where mail is kept while Redis is away."""
+    """[journal]: how much mail may wait on this host's own disk while Redis is away."""
 
     max_size: Size = 1_000_000_000
     disk_floor: Size = 200_000_000

@@ -20,6 +20,7 @@ from proxy.queue.refusal import Kind
 SessionReason: TypeAlias = Literal[
     "client",  # not in listen.allow
     "connections",  # listen.max_connections
+    "data",  # a message came though DATA had been refused
     "http",  # a web browser speaks
     "memory",  # listen.memory
     "recipients",  # listen.max_recipients

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import ipaddress
+import re
 import ssl
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
@@ -48,7 +49,8 @@ class Door:
         self.tls = tls
         self._networks = None if networks is None else parse_networks(networks)
         self.allows = functools.lru_cache(maxsize=4096)(self._allows)
-        name = office.hostname.encode("ascii", "replace")
+        # DNS may have said it: nothing in it may end the line.
+        name = re.sub(rb"[^!-~]", b"?", office.hostname.encode("ascii", "replace"))
         self.greeting = b"220 %s ESMTP Franker\r\n" % name
         self.helo = b"250 %s\r\n" % name
         self.ehlo = self._ehlo(name, in_tls=False)

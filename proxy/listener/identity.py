@@ -140,6 +140,7 @@ class IdentifiedProtocol(SmtpProtocol):
             return
         finally:
             self.session = self.envelope = None
+            self.crlf = self.crlf or self._reader.crlf
         if result.success and isinstance(result.auth_data, LoginPassword):
             self._login = printable(result.auth_data.login.decode("utf-8", "replace")) or "?"
             self._client = None

@@ -18,7 +18,7 @@ _HTTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"H
 class SmtpProtocol(SmtpConnection):
     """The loop around the commands, which subclasses have as `smtp_NAME` coroutines."""
 
-    __slots__ = ("_errors",)
+    __slots__ = ("_errors", "data_refused")
 
     # By octets as they come, bound to the class: aiosmtpd looks for them in every new session.
     commands: ClassVar[dict[bytes, Callable[[Any, str], Awaitable[None]]]] = {}
@@ -34,6 +34,7 @@ class SmtpProtocol(SmtpConnection):
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(door, loop)
         self._errors = 0
+        self.data_refused = False  # the last command was DATA, and it was refused
 
     async def _handle_client(self) -> None:
         """Greet, and obey commands until the client or somebody here ends the session."""
@@ -106,8 +107,17 @@ class SmtpProtocol(SmtpConnection):
                 self.say(replies.NOT_SMTP)
                 self._closing = True
                 return
+            if self.data_refused:
+                # It sends its message all the same, as programs do that read no replies. The
+                # session ends here, or what somebody wrote into that message would be obeyed.
+                MESSAGES_REFUSED.labels("data").inc()
+                log.refused(self.address, reason="data", reply=replies.words(replies.NOT_ASKED))
+                self.say(replies.NOT_ASKED)
+                self._closing = True
+                return
             self.fault(replies.UNKNOWN_COMMAND)
             return
+        self.data_refused = False
         try:
             await method(self, argument.decode("utf-8", "surrogateescape"))
         except ClientGoneError:

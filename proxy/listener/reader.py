@@ -12,6 +12,9 @@ from collections.abc import Awaitable, Callable
 class Reader(asyncio.StreamReader):
     """A stream reader that can tell what it has, and take octets back."""
 
+    crlf = False
+    """Whether a line that aiosmtpd's dialogs (AUTH) have read ended in CRLF."""
+
     _buffer: bytearray
     _eof: bool
     _exception: Exception | None
@@ -73,6 +76,12 @@ class Reader(asyncio.StreamReader):
             return False
         await self._wait_for_data("more")
         return True
+
+    async def readline(self) -> bytes:
+        """Return the next line, noting how it ends."""
+        line = await super().readline()
+        self.crlf = self.crlf or line.endswith(b"\r\n")
+        return line
 
     def put_back(self, octets: bytes) -> None:
         """Let `octets` be what is read next, while nobody waits and nothing is here."""

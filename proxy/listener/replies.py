@@ -55,6 +55,9 @@ NO_RECIPIENT = reply(554, "5.5.1", "No recipient was accepted")
 
 NOT_ALLOWED = reply(554, "5.7.1", "This client may not send mail here (listen.allow)")
 NOT_SMTP = reply(554, "5.5.1", "This is SMTP, not HTTP")
+NOT_ASKED = reply(
+    554, "5.5.1", "DATA was refused: what follows it is no command, and is not obeyed; closing"
+)
 TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors, closing")
 TOO_SLOW = reply(421, "4.4.2", "Nothing came for too long, closing; nothing unanswered was taken")
 STOPPING = reply(421, "4.3.2", "Franker is stopping; try again")

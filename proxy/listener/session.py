@@ -138,6 +138,7 @@ class SmtpSession(IdentifiedProtocol):
 
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
         """Take the message, and answer once it is kept."""
+        self.data_refused = True
         if arg:
             self.fault(replies.NO_ARGUMENT)
             return
@@ -153,6 +154,7 @@ class SmtpSession(IdentifiedProtocol):
             self.refuse(replies.NO_MEMORY, "memory")
             self.reset_transaction()
             return
+        self.data_refused = False
         self.say(replies.GO_AHEAD)
         try:
             content = await self.receive_content()

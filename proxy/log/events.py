@@ -200,6 +200,19 @@ def dead(message_id: str, /, *, stream: str, recipients: Addresses, reply: str) 
     )
 
 
+def dead_moved(message_id: str, /, *, stream: str, file: str) -> None:
+    """A dead letter is no longer in Redis: it is in `file` now, as `[dead]` says."""
+    emit("dead_moved", {"id": message_id, "stream": stream, "file": file})
+
+
+def told(message_id: str, /, *, stream: str, owner: str, dead: int, late: int) -> None:
+    """A notice about so many dead and late messages is queued for their owner."""
+    emit(
+        "told",
+        {"id": message_id, "stream": stream, "to": address(owner), "dead": dead, "late": late},
+    )
+
+
 def unknown(message_id: str, /, *, stream: str, recipients: Addresses, detail: str) -> None:
     """The final dot was sent and no reply came: Postmark may have it or not."""
     emit(
@@ -211,6 +224,32 @@ def unknown(message_id: str, /, *, stream: str, recipients: Addresses, detail: s
             "detail": words(detail),
         },
     )
+
+
+def looked_up(
+    message_id: str, /, *, stream: str, recipients: Addresses, result: str, delay: float
+) -> None:
+    """Postmark was asked for these recipients, and it is still not known what became of them."""
+    emit(
+        "looked_up",
+        {
+            "id": message_id,
+            "stream": stream,
+            "to": addresses(recipients),
+            "result": words(result),
+            "ask_in": delay,
+        },
+    )
+
+
+def look_ups_silent(stream: str, *, detail: str) -> None:
+    """Postmark's API does not say what became of mail of `stream`; such mail waits."""
+    emit("look_ups_silent", {"stream": stream, "detail": words(detail)})
+
+
+def look_ups_back(stream: str) -> None:
+    """Postmark's API answers again about mail of `stream`."""
+    emit("look_ups_back", {"stream": stream})
 
 
 def returned(message_id: str, /, *, stream: str, detail: str) -> None:
@@ -276,12 +315,15 @@ def store_back(*, process: str = "") -> None:
 
 
 def store_full(*, detail: str) -> None:
-    """There is no room for more mail: it is refused with 452 until some has left."""
+    """The store has no room for more mail until some has left.
+
+    It is refused with 452, or kept in the journal where the limit is Redis's own.
+    """
     emit("store_full", {"detail": words(detail)})
 
 
 def store_has_room(*, detail: str) -> None:
-    """Mail is taken again after `store_full`."""
+    """The store takes mail again after `store_full`."""
     emit("store_has_room", {"detail": words(detail)})
 
 
@@ -293,6 +335,55 @@ def store_not_durable(*, reason: str) -> None:
 def store_durable() -> None:
     """Redis keeps on disk what it is given."""
     emit("store_durable", {})
+
+
+def journal_used(*, reason: str) -> None:
+    """Redis cannot take mail: from now on it is kept in the journal on this host's disk."""
+    emit("journal_used", {"reason": words(reason)})
+
+
+def journal_taken_over(journal: str, *, messages: int) -> None:
+    """Another process died with mail in its journal; this one moves it to Redis."""
+    emit("journal_taken_over", {"journal": journal, "messages": messages})
+
+
+def journal_empty(journal: str, *, moved: int, skipped: int) -> None:
+    """All mail of a journal is in Redis: `moved` now, `skipped` because it was there already."""
+    emit("journal_empty", {"journal": journal, "moved": moved, "skipped": skipped})
+
+
+def journal_failed(*, detail: str) -> None:
+    """The journal cannot be written: mail is refused with 4yz while Redis is away."""
+    emit("journal_failed", {"detail": words(detail)})
+
+
+def journal_torn(journal: str, *, octets: int) -> None:
+    """A crash had cut the last writing short; nobody was promised what was cut off."""
+    emit("journal_torn", {"journal": journal, "octets": octets})
+
+
+def journal_damaged(journal: str, *, octets: int) -> None:
+    """`octets` of a journal cannot be read: mail may be lost. The file is kept as *.damaged."""
+    emit("journal_damaged", {"journal": journal, "octets": octets})
+
+
+def alert(kind: str, *, subject: str, phase: str, seconds: float, text: str) -> None:
+    """Something is wrong, still wrong, or over (`phase`); who is named in [notify] is told."""
+    emit(
+        "alert",
+        {
+            "kind": kind,
+            "subject": subject,
+            "phase": phase,
+            "seconds": round(seconds, 3),
+            "text": words(text),
+        },
+    )
+
+
+def alert_untold(kind: str, *, subject: str, detail: str) -> None:
+    """`notify.command` failed: nobody was told of an alert."""
+    emit("alert_untold", {"kind": kind, "subject": subject, "detail": words(detail)})
 
 
 def defect(where: str, *, error: BaseException, message_id: str = "") -> None:

@@ -7,6 +7,7 @@ import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import idna
 
@@ -211,7 +212,9 @@ class _Unfinished:
                 name = f"{name} ({comment})" if name else comment
             yield Mailbox(name, "".join(self.angle))
             return
-        words = "".join(self.plain).split()
+        # Blanks between pieces part the words, not those within a quoted string.
+        parts = groupby(self.plain, key=" ".__eq__)
+        words = ["".join(pieces) for blank, pieces in parts if not blank]
         if not words:
             if comment:
                 yield Mailbox(comment, "")

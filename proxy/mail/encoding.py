@@ -7,6 +7,7 @@ so does everything that is signed or encrypted. Postmark damages some 8-bit text
 
 import binascii
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from proxy.mail.charset import fits
@@ -26,6 +27,7 @@ MOST_PART_FIELDS = 10_000
 
 _DEEPEST = 20
 _CRLF = b"\r\n"
+_LF = 0x0A
 _SIGNED = re.compile(
     rb"(?i)\s*(?:multipart/(?:signed|encrypted)|application/(?:x-)?p(?:kcs7|gp))\b"
 )
@@ -37,6 +39,8 @@ _META_REACH = 2048
 _NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/=]+")
 _BASE64_LINE = re.compile(rb".{1,76}", re.DOTALL)
 _EIGHT_BIT = bytes(range(128, 256))
+_DELIMITER_END = re.compile(rb"[ \t]*(?:\r\n|\Z)")
+_BOUNDARY = re.compile(r"[ -~]{1,200}")  # RFC 2046 §5.1.1 allows 70
 _QUESTION_MARKS = bytes((*range(128), *b"?" * 128))
 
 
@@ -85,7 +89,7 @@ def repair_body(header: Header, body: bytes, charset: str) -> bytes:
 
     `charset` is that of undeclared 8-bit text which is not UTF-8. A body that is clean, signed or
     encrypted comes back as the same octets. Decoding the result gives what decoding `body` gave,
-    with the charset that is now declared.
+    with the charset that is now declared. A multipart that cannot be taken apart becomes text.
 
     Raises:
         RefusedError: it has too many parts.
@@ -208,28 +212,44 @@ def _repair_parts(
     boundary: str, body: bytes, charset: str, depth: int, effort: _Effort
 ) -> bytes | None:
     """Return a multipart's body with the parts repaired; None when it has no parts."""
-    if not boundary or not boundary.isascii():
+    if not _BOUNDARY.fullmatch(boundary):
         return None
-    delimiter = re.compile(
-        rb"(?m)^--" + re.escape(boundary.encode("ascii")) + rb"(--)?[ \t]*(?:\r\n|\Z)"
-    )
-    found = delimiter.search(body)
-    if found is None:
+    pieces: list[bytes] = []
+    at, inside = 0, False
+
+    def mend(octets: bytes) -> bytes:
+        return (
+            _repair_part(octets, charset, depth + 1, effort) if inside else _repair_comment(octets)
+        )
+
+    for begin, end, closes in _delimiters(body, b"--" + boundary.encode("ascii")):
+        pieces += (mend(body[at:begin]), body[begin:end])
+        at, inside = end, not closes
+        if inside:
+            effort.add(parts=1)
+    if not pieces:
         return None
-    pieces = [_repair_comment(body[: found.start()])]
-    while True:
-        pieces.append(found[0])
-        if found[1] is not None:
-            pieces.append(_repair_comment(body[found.end() :]))
-            break
-        effort.add(parts=1)
-        following = delimiter.search(body, found.end())
-        end = len(body) if following is None else following.start()
-        pieces.append(_repair_part(body[found.end() : end], charset, depth + 1, effort))
-        if following is None:
-            break
-        found = following
+    pieces.append(mend(body[at:]))
     return b"".join(pieces)
+
+
+def _delimiters(body: bytes, dashes: bytes) -> Iterator[tuple[int, int, bool]]:
+    """Yield where each line between two parts begins and ends, and whether no part follows it.
+
+    Found by hand: patterns made of a boundary would stay in memory long after its message.
+    """
+    at = 0
+    while (begin := body.find(dashes, at)) >= 0:
+        at = begin + len(dashes)
+        if begin and body[begin - 1] != _LF:
+            continue
+        closes = body.startswith(b"--", at)
+        end = _DELIMITER_END.match(body, at + 2 if closes else at)
+        if end is not None:
+            yield begin, end.end(), closes
+            if closes:
+                return
+            at = end.end()
 
 
 def _repair_part(part: bytes, charset: str, depth: int, effort: _Effort) -> bytes:

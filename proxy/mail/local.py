@@ -65,7 +65,8 @@ class LocalNames:
         """Follow the aliases of `name`; mailboxes of this host are the postmaster's."""
         found: dict[str, None] = {}
         followed: set[str] = set()
-        pending = [name]
+        # With its domain: a quoted name may hold an @ of its own, which leads nowhere else.
+        pending = [f"{name}@localhost"]
         while pending:
             address = pending.pop()
             local, domain = split_address(address)

@@ -197,7 +197,7 @@ def _put_received(header: Header, trace: Trace) -> None:
         % (
             helo,
             client.address.encode("ascii", "replace"),
-            trace.host.encode("ascii", "replace"),
+            trace.host.encode("ascii", "replace").translate(_HELO),  # DNS may have said it
             client.protocol.encode("ascii"),
             trace.message_id.encode("ascii"),
             _date(int(trace.now)),

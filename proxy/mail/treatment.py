@@ -22,3 +22,16 @@ class Treatment:
     track_links: bytes = b""
     set_fields: tuple[Field, ...] = ()
     remove: tuple[bytes, ...] = ()
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the fields that it sets, but for those that every message gets."""
+        names = [name for name, _ in self.set_fields]
+        names += [b"X-PM-Metadata-" + key for key, _ in self.metadata]
+        for name, value in (
+            (b"X-PM-Tag", self.tag),
+            (b"X-PM-TrackOpens", self.track_opens),
+            (b"X-PM-TrackLinks", self.track_links),
+        ):
+            if value:
+                names.append(name)
+        return tuple(name.decode("ascii") for name in names)

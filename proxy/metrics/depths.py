@@ -41,6 +41,11 @@ class QueueDepths(Collector):
         """Show `depths` from now on, one for each stream."""
         self._depths = tuple(depths)
 
+    @property
+    def fed(self) -> tuple[Depth, ...]:
+        """The depths fed last; none when nobody knows."""
+        return self._depths
+
     def forget(self) -> None:
         """Show nothing until the next `feed`."""
         self._depths = ()

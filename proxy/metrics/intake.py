@@ -47,9 +47,20 @@ CONNECTIONS = Gauge(
     "Clients connected now.",
     registry=REGISTRY,
 )
+JOURNAL_MESSAGES = Gauge(
+    "franker_journal_messages",
+    "Messages in the journal on this host's disk, not in Redis yet.",
+    registry=REGISTRY,
+)
 STORE_DURABLE = Gauge(
     "franker_store_durable",
     "1 when Redis is there and proved to keep on disk what it is given, else 0.",
+    registry=REGISTRY,
+)
+ALERTS = Gauge(
+    "franker_alerts",
+    "Things that are wrong now and of which people are told, by kind.",
+    ("kind",),
     registry=REGISTRY,
 )
 DEFECTS = Counter(

@@ -41,6 +41,18 @@ ROUTE_PAUSED = Gauge(
     ("stream", "reason"),
     registry=REGISTRY,
 )
+CREDENTIAL_USED = Gauge(
+    "franker_credential_used",
+    "1 for the credential by which the last login for this stream was accepted, else 0.",
+    ("stream", "credential"),
+    registry=REGISTRY,
+)
+LOOK_UPS = Counter(
+    "franker_look_ups_total",
+    "Questions to Postmark's API about messages whose outcome is unknown, by what it knew.",
+    ("stream", "result"),
+    registry=REGISTRY,
+)
 UPSTREAM_REPLIES = Counter(
     "franker_upstream_replies_total",
     "Postmark's replies by code.",
@@ -51,6 +63,12 @@ CERTIFICATE_EXPIRY = Gauge(
     "franker_upstream_certificate_expiry_timestamp_seconds",
     "When the certificate that Postmark's host showed last expires.",
     ("host",),
+    registry=REGISTRY,
+)
+ALERTS = Gauge(
+    "franker_alerts",
+    "Things that are wrong now and of which people are told, by kind.",
+    ("kind",),
     registry=REGISTRY,
 )
 DEFECTS = Counter(

@@ -26,6 +26,8 @@ class Room:
     used: int
     limit: int
     key: str
+    is_servers: bool = False
+    """Whether the limit is the server's own, which a journal gets round."""
 
     @property
     def left(self) -> int:
@@ -60,7 +62,8 @@ def room_for_mail(
     own = _octets(info, "maxmemory")
     if not own:
         return mail
-    whole = Room(used, int(own * OWN_LIMIT_SHARE), f"{OWN_LIMIT_SHARE:.0%} of Redis's maxmemory")
+    key = f"{OWN_LIMIT_SHARE:.0%} of Redis's maxmemory"
+    whole = Room(used, int(own * OWN_LIMIT_SHARE), key, is_servers=True)
     return min(mail, whole, key=lambda room: room.left)
 
 

@@ -1,16 +1,19 @@
 """The group commit: one script call, and so one fsync, for all messages that wait at that moment.
 
-Each call is fenced. The committer has a hash in Redis with its epoch and the number of its last
-batch; the script refuses a batch of another epoch or a number it has seen. When a reply was lost,
-raising the epoch and reading the number is one script too: it tells whether the batch was applied
-and makes sure that it will not be afterwards. Only then does anything else go on.
+Each call is fenced (see fence.py). When a reply was lost, the fence is raised before anything else
+goes on: it tells whether the batch was applied and makes sure that it will not be afterwards.
+
+A Redis that stands still cannot be asked that. When there is a journal, the messages of the batch
+in flight are kept there under the batch's number, and what comes later under higher ones; a record
+enters Redis only if its number is above the fence's, so that the answer may come at any time, and
+to any process. New mail goes to Redis again when all of the journal has: numbers never fall.
 """
 
 import asyncio
 import secrets
-from collections import deque
 from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,13 +22,19 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Respon
 
 from proxy.config import Settings
 from proxy.log import events
-from proxy.queue import keys, refusal
+from proxy.queue import refusal
 from proxy.queue.batch import Batch, Lanes, Waiting, pack_commit
 from proxy.queue.connection import open_redis, target
+from proxy.queue.diversion import Diversion
 from proxy.queue.durability import Durability
+from proxy.queue.fates import WITHDRAW, Fates, settle
+from proxy.queue.fence import RAISE, Fence
 from proxy.queue.job import RelayJob
+from proxy.queue.journal.drain import Drain
+from proxy.queue.journal.folder import Bounds
+from proxy.queue.journal.journal import Journal
 from proxy.queue.outage import Outage
-from proxy.queue.refusal import NotKept
+from proxy.queue.refusal import NotKept, before_running
 from proxy.queue.scripts import load
 from proxy.queue.store import StoreConnection
 from proxy.queue.watch import Demands, StoreWatch
@@ -33,13 +42,13 @@ from proxy.queue.watch import Demands, StoreWatch
 __all__ = ["GroupCommit", "NotKept", "group_commit"]
 
 PATIENCE_S = 10.0
-"""How long clients are kept waiting while Redis is away, counted from when it went."""
+"""How long an answer of Redis is waited for; without a journal clients wait as long, too."""
+
+STALL_S = 2.0
+"""How long clients are kept waiting when there is one, counted from when Redis went."""
 
 _RECONNECT_S = (0.02, 0.5)  # first pause and longest
-_FENCE_LIFE_S = 30 * 86400
-_WITHDRAWN_AT_ONCE = 500
-
-_COMMIT, _FENCE, _WITHDRAW = load("commit"), load("fence"), load("withdraw")
+_COMMIT = load("commit")
 _T = TypeVar("_T")
 
 
@@ -47,6 +56,8 @@ class GroupCommit:
     """Keeps messages in Redis for many sessions at once; used on one event loop.
 
     `redis` should have no time-out of its own: the limit on every exchange is `patience` seconds.
+    `journal` is a data_dir and its bounds: there mail is kept when Redis stands still for `stall`
+    seconds, or is away that long.
     """
 
     def __init__(
@@ -55,21 +66,25 @@ class GroupCommit:
         demands: Demands | None = None,
         *,
         patience: float = PATIENCE_S,
+        journal: tuple[Path, Bounds] | None = None,
+        stall: float = STALL_S,
     ) -> None:
         self._redis = redis
         self._patience = patience
         self._watch = StoreWatch(demands or Demands())
-        self._outage = Outage(patience, self._give_up)
         self._trouble: NotKept | None = None
 
-        self._fence = keys.fence_key(secrets.token_hex(8))
-        self._epoch = 0
-        self._number = 0
+        incarnation = secrets.token_hex(8)
         self._lanes = Lanes()
+        self._fates = Fates(Fence(incarnation))
+        way = None if journal is None else Journal(*journal, incarnation)
+        self._diversion = Diversion(way, self._lanes, self._fates)
+        self._stall = min(stall, patience)
+        self._outage = Outage(self._bearable, self._give_up)
+        self._overflowing = False  # something waits for which the server has no room
         self._wake = asyncio.Event()
-        self._flying: Batch | None = None  # sent, its fate not known yet
-        self._regretted: deque[Waiting] = deque()  # kept after "not kept" was said
         self._task: asyncio.Task[None] | None = None
+        self._connected_once = False
         self._closing = False
 
     @property
@@ -84,9 +99,19 @@ class GroupCommit:
             found = self._watch.durability
             detail = f": {found.reason}" if found is not None and found.reason else ""
             return f"{self._trouble}{detail}"
-        if self._watch.full:
+        journal, possible = self._diversion.journal, self._diversion.possible
+        if journal is not None and journal.taking:
+            return str(refusal.journal_full()) if journal.full else ""
+        if self._watch.full and not (possible and self._watch.server_is_short):
             return str(refusal.full(self._watch.full))
+        if possible and self._connected_once:
+            return ""
         return "" if self._watch.durability is not None else str(refusal.away())
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal, if there is one: whether it is in use, and how much waits in it."""
+        return self._diversion.journal
 
     @property
     def durability(self) -> Durability | None:
@@ -99,7 +124,7 @@ class GroupCommit:
         self._task = asyncio.create_task(self._run(), name="group commit")
 
     async def commit(self, job: RelayJob) -> None:
-        """Keep `job`; return when Redis has it on disk.
+        """Keep `job`; return when it is on disk, in Redis or in the journal.
 
         A caller that is cancelled disturbs nobody else; its message is dropped if it was still
         waiting, and kept if it was on its way.
@@ -112,26 +137,43 @@ class GroupCommit:
         if self._trouble is not None:
             raise self._trouble.again()
         waiting = Waiting(job, asyncio.get_running_loop().create_future())
-        if not self._watch.has_room(waiting.size):
-            raise refusal.full(self._watch.full)
-        self._lanes.add(waiting)
-        self._wake.set()
+        if self._diversion.taken:
+            self._diversion.keep(waiting)
+        else:
+            if not self._watch.has_room(waiting.size):
+                why = self._watch.found_no_room(waiting.size)
+                if not (self._diversion.possible and self._watch.server_is_short):
+                    raise refusal.full(why)
+                self._overflowing = True
+            self._lanes.add(waiting)
+            self._wake.set()
         await waiting.done
 
     async def close(self, grace: float = 10.0) -> None:
         """Keep what waits, within `grace` seconds, and end; whoever still waits is told no."""
         self._closing = True
         self._wake.set()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=grace)
+        deadline = asyncio.get_running_loop().time() + grace
+        while self._task is not None and not self._task.done():
+            if self._outage.lasts and self._diversion.possible:
+                self._give_up()
+                if self._finished():
+                    break
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            await asyncio.wait([self._task], timeout=min(left, 0.05))
+        if self._diversion.possible and (self._fates.flying is not None or len(self._lanes)):
+            self._diversion.divert("shutting down")
         self._outage.forget()
-        if self._flying is not None:
-            _settle(self._flying.messages, refusal.unknown())
-        _settle(self._lanes.clear(), refusal.ending())
+        if self._fates.flying is not None:
+            settle(self._fates.flying.messages, refusal.unknown())
+        settle(self._lanes.clear(), refusal.ending())
         while self._task is not None and not self._task.done():
             # Once is not always enough: Python 3.11's wait_for, in the library, may swallow it.
             self._task.cancel()
             await asyncio.wait([self._task], timeout=0.1)
+        await self._diversion.close()
         await self._redis.aclose()
 
     # One task from here on: it alone speaks to Redis.
@@ -141,6 +183,8 @@ class GroupCommit:
         while not self._finished():
             store = StoreConnection(self._redis)
             try:
+                await self._diversion.look()
+                self._outage.reconsider()
                 await self._in_time(self._open(store))
                 pause = _RECONNECT_S[0]
                 await self._serve(store)
@@ -156,68 +200,107 @@ class GroupCommit:
                 pause = min(2 * pause, _RECONNECT_S[1])
 
     def _finished(self) -> bool:
-        return self._closing and not len(self._lanes) and self._flying is None
+        if len(self._lanes) or self._fates.flying is not None:
+            return False
+        return self._closing and self._diversion.idle
 
     def _lost(self, error: Exception) -> None:
         self._watch.lost()
         self._outage.goes_on(str(error) or type(error).__name__)
 
     def _give_up(self) -> None:
-        """Tell everybody that Redis is away, and whoever comes until it is back."""
+        """Keep clients waiting no longer: their mail goes to the journal, or back to them."""
+        if self._diversion.possible:
+            self._trouble = None
+            self._diversion.divert("the mail store does not answer")
+            return
         self._trouble = refusal.away()
-        if self._flying is not None:
-            _settle(self._flying.messages, refusal.unknown())
-        _settle(self._lanes.clear(), self._trouble)
+        if self._fates.flying is not None:
+            settle(self._fates.flying.messages, refusal.unknown())
+        settle(self._lanes.clear(), self._trouble)
+
+    def _bearable(self) -> float:
+        return self._stall if self._diversion.possible else self._patience
 
     async def _open(self, store: StoreConnection) -> None:
-        await store.open((_COMMIT, _FENCE, _WITHDRAW))
+        await store.open((_COMMIT, RAISE, WITHDRAW))
         await self._take_up(store)
         await self._inspect(store, verify=True)
+        self._connected_once = True
         self._outage.over()
 
     async def _serve(self, store: StoreConnection) -> None:
         loop = asyncio.get_running_loop()
+        diversion, drain = self._diversion, None
+        if diversion.journal is not None:
+            call = partial(self._call, store)
+            drain = Drain(diversion.journal, self._fates.fence, store, call)
         while True:
             if loop.time() >= self._watch.inspect_at:
                 await self._in_time(self._inspect(store))
             self._wake.clear()
-            if messages := self._lanes.take():
-                self._number += 1
-                await self._keep(store, Batch(self._number, messages))
+            if self._overflowing:
+                self._overflowing = False
+                if self._diversion.possible:
+                    self._diversion.divert("the mail store is full")
+            if drain is not None and self._trouble is None and not self._closing:
+                await diversion.look()
+                take_up = partial(self._take_up, store)
+                if await diversion.move(drain, self._watch, self._in_time, take_up):
+                    continue
+            if diversion.pending:
+                if self._closing:
+                    self._diversion.divert("shutting down")
+                    return
+            elif messages := self._lanes.take():
+                await self._keep(store, Batch(self._fates.next_number(), messages))
+                continue
             elif self._closing:
+                await self._in_time(self._fates.fence.remove(store))
                 return
-            else:
-                alarm = loop.call_at(self._watch.inspect_at, self._wake.set)
-                await self._wake.wait()
-                alarm.cancel()
+            alarm = loop.call_at(self._watch.inspect_at, self._wake.set)
+            await self._wake.wait()
+            alarm.cancel()
 
     async def _inspect(self, store: StoreConnection, *, verify: bool = False) -> None:
         now = asyncio.get_running_loop().time()
-        found = await self._watch.inspect(store, now, batches=self._number, verify=verify)
+        found = await self._watch.inspect(store, now, batches=self._fates.number, verify=verify)
         self._trouble = found
         if found is not None:
-            _settle(self._lanes.clear(), found)
+            settle(self._lanes.clear(), found)
+
+    async def _take_up(self, store: StoreConnection) -> None:
+        again = await self._fates.take_up(
+            store, self._watch.replicas, self._patience / 2, sure=self._diversion.pending
+        )
+        self._lanes.put_back(again)
 
     async def _keep(self, store: StoreConnection, batch: Batch) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        packed = pack_commit(_COMMIT.sha, self._fence, self._epoch, batch, now)
-        self._flying = batch
+        fence, number = self._fates.fence, batch.number
+        packed = pack_commit(_COMMIT.sha, fence.key, fence.epoch, number, batch.messages, now)
+        self._fates.flying = batch
         try:
             applied, safe = await self._in_time(self._call(store, packed))
         except ResponseError as error:
-            self._flying = None
+            if not self._fates.landed(batch):
+                raise
             self._refused(batch, error)
             return
-        self._flying = None
+        if not self._fates.landed(batch):  # the answer came so late that the journal has it, too
+            await self._in_time(self._take_up(store))
+            return
         if applied != 1:
             # Somebody emptied the server, or our fence ran out: take it up anew, and try again.
             self._lanes.put_back(batch.messages)
             await self._in_time(self._take_up(store))
-        elif safe:
-            _settle(batch.messages, None)
+            return
+        if safe:
+            self._fates.kept(batch)
         else:
-            self._regret(batch)
-            await self._in_time(self._withdraw(store))
+            self._fates.regret(batch)
+        if self._fates.regretted:
+            await self._in_time(self._fates.withdraw(store))
 
     async def _call(self, store: StoreConnection, packed: Sequence[bytes]) -> tuple[Any, bool]:
         """Return the script's answer, and whether as many servers have it as must."""
@@ -231,13 +314,25 @@ class GroupCommit:
         Raises:
             TimeoutError: it took longer than we have patience.
         """
-        began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        alarm = None
+        if self._bearable() < self._patience:
+            alarm = loop.call_at(began + self._stall, self._stands_still, began)
         try:
             async with asyncio.timeout(self._patience):
-                return await exchange
+                answer = await exchange
         except TimeoutError:
             self._outage.goes_on("no answer in time", began)
             raise
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        self._outage.over()
+        return answer
+
+    def _stands_still(self, since: float) -> None:
+        self._outage.goes_on("no answer in time", since)
 
     def _refused(self, batch: Batch, error: ResponseError) -> None:
         """Deal with an error reply: the script did not run, or met what it cannot handle."""
@@ -245,49 +340,22 @@ class GroupCommit:
             self._lanes.put_back(batch.messages)
         elif isinstance(error, OutOfMemoryError):
             self._watch.fills_up(str(error))
-            _settle(batch.messages, refusal.full(self._watch.full))
+            if self._diversion.possible:
+                self._lanes.put_back(batch.messages)
+                self._overflowing = True
+            else:
+                settle(batch.messages, refusal.full(self._watch.full))
             return
-        elif _before_running(error):
+        elif before_running(error):
             events.store_away(process="proxy", detail=str(error))
-            _settle(batch.messages, refusal.unwritable())
+            if self._diversion.possible:
+                self._lanes.put_back(batch.messages)
+            else:
+                settle(batch.messages, refusal.unwritable())
         else:
             events.defect("commit.lua", error=error)
-            self._regret(batch)
+            self._fates.regret(batch)
         raise error
-
-    async def _take_up(self, store: StoreConnection) -> None:
-        """Raise the fence, learn the fate of a batch that was on its way, set right what it did."""
-        self._epoch += 1
-        last = await store.script(_FENCE, (self._fence,), str(self._epoch), str(_FENCE_LIFE_S))
-        batch = self._flying
-        if batch is not None and last < batch.number:
-            self._lanes.put_back([each for each in batch.messages if not each.done.done()])
-        elif batch is not None:
-            if not await store.replicated(self._watch.replicas, self._patience / 2):
-                _settle(batch.messages, refusal.unknown())
-            # Whoever was told no, or has gone, will bring it again.
-            self._regretted.extend(each for each in batch.messages if each.done.done())
-            _settle(batch.messages, None)
-        self._flying = None
-        await self._withdraw(store)
-
-    def _regret(self, batch: Batch) -> None:
-        """Tell the clients of a batch no, and note that it may be there all the same."""
-        _settle(batch.messages, refusal.unknown())
-        self._regretted.extend(batch.messages)
-
-    async def _withdraw(self, store: StoreConnection) -> None:
-        while self._regretted:
-            count = min(len(self._regretted), _WITHDRAWN_AT_ONCE)
-            jobs = [self._regretted[place].job for place in range(count)]
-            words = [word for job in jobs for word in (keys.queue_name(job.stream), job.id)]
-            said = await store.script(_WITHDRAW, (), *words)
-            found = [word.decode() if isinstance(word, bytes) else word for word in said]
-            for message_id, what in zip(found[::2], found[1::2], strict=True):
-                verb = "goes out" if what == "taken" else "may have gone out"
-                events.notice(f"{message_id} {verb} though its client was told 451")
-            for _ in range(count):
-                self._regretted.popleft()
 
 
 def group_commit(settings: Settings, data_dir: Path) -> GroupCommit:
@@ -299,22 +367,10 @@ def group_commit(settings: Settings, data_dir: Path) -> GroupCommit:
         data_dir=None if settings.redis.url else data_dir,
         replicated=bool(target(settings, data_dir).sentinels),
     )
-    return GroupCommit(open_redis(settings, data_dir, timeout=None), demands)
-
-
-def _settle(messages: Sequence[Waiting], trouble: NotKept | None) -> None:
-    for waiting in messages:
-        if waiting.done.done():
-            continue
-        if trouble is None:
-            waiting.done.set_result(None)
-        else:
-            waiting.done.set_exception(trouble.again())
-
-
-_REFUSALS = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "BUSY", "NOAUTH", "NOPERM", "CLUSTERDOWN")
-
-
-def _before_running(error: ResponseError) -> bool:
-    """Return whether the server refused the script because of its own state, before running it."""
-    return type(error) is not ResponseError or str(error).startswith(_REFUSALS)
+    bounds = Bounds(
+        max_size=settings.journal.max_size,
+        disk_floor=settings.journal.disk_floor,
+        moves_here=not settings.redis.url,
+    )
+    store = open_redis(settings, data_dir, timeout=None)
+    return GroupCommit(store, demands, journal=(data_dir, bounds))

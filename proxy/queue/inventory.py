@@ -5,7 +5,7 @@ jobs, so that no job is ever in two places, or in none. All of it raises
 redis.exceptions.RedisError when Redis is away.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
@@ -13,12 +13,19 @@ import redis.asyncio
 
 from proxy.queue import keys
 from proxy.queue.by_hand import note
-from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope, encode_envelope
+from proxy.queue.job import (
+    JobDecodeError,
+    JobEnvelope,
+    RelayJob,
+    decode_envelope,
+    encode_envelope,
+)
 from proxy.queue.scripts import load
 
 State: TypeAlias = Literal["queued", "started", "deferred", "dead"]
 STATES: tuple[State, ...] = get_args(State)
 Retried: TypeAlias = Literal["retried", "queued", "sending", "changed", "absent"]
+Rerouted: TypeAlias = Literal["retried", "not_dead", "changed", "absent"]
 Deleted: TypeAlias = Literal["deleted", "sending", "absent"]
 
 _BITE = 200
@@ -132,12 +139,12 @@ async def read_body(redis: redis.asyncio.Redis, job_id: str) -> bytes | None:
     return body
 
 
-async def dead_parts(redis: redis.asyncio.Redis, message_id: str) -> tuple[Entry, ...]:
-    """Return the dead jobs of one message: its recipients that died, in the order they did."""
+async def parts(redis: redis.asyncio.Redis, message_id: str) -> tuple[Entry, ...]:
+    """Return the jobs split off a message: recipients that are asked for, then those that died."""
     streams = await known_streams(redis)
     found = [
         entry
-        async for entry in entries(redis, streams, ("dead",))
+        async for entry in entries(redis, streams, ("started", "deferred", "dead"))
         if entry.id.partition("-")[0] == message_id
     ]
     return tuple(found)
@@ -168,6 +175,42 @@ async def retry(
         answers: list[bytes] = await script(args=words)
         for job_id, answer in zip(bite, answers, strict=True):
             outcome[job_id] = _one_of(answer.decode(), Retried)
+    return outcome
+
+
+async def reroute(
+    redis: redis.asyncio.Redis,
+    job_ids: Iterable[str],
+    judge: Callable[[str, JobEnvelope, bytes], RelayJob | str],
+) -> dict[str, str]:
+    """Put dead letters, as `judge` has them now, at the tails of the queues that it chooses.
+
+    `judge` is given id, envelope and message of each. Returns what became of each: one of
+    `Rerouted`, or the words of `judge` on a letter that stays dead.
+    """
+    script = redis.register_script(load("reroute").text)
+    outcome: dict[str, str] = {}
+    for job_id in dict.fromkeys(job_ids):
+        # One at a time: of large messages many do not fit in memory.
+        job = keys.job_key(job_id)
+        status, octets, body = await _plain(redis).hmget(job, ["status", "envelope", "body"])
+        envelope = None if octets is None else _readable(octets)
+        if octets is None or body is None:
+            outcome[job_id] = "absent"
+        elif status != b"failed":
+            outcome[job_id] = "not_dead"
+        elif envelope is None:
+            outcome[job_id] = "it was written by a later version of Franker"
+        else:
+            anew = judge(job_id, envelope, body)
+            if isinstance(anew, str):
+                outcome[job_id] = anew
+                continue
+            queue = keys.queue_name(anew.stream)
+            said = note("retried", job_id, anew.stream, anew.envelope)
+            words = [job_id, octets, queue, encode_envelope(anew.envelope), anew.body, said]
+            [answer] = await script(args=words)
+            outcome[job_id] = _one_of(answer.decode(), Rerouted)
     return outcome
 
 

@@ -6,6 +6,7 @@ transaction whose final dot may be out (DESIGN: unknown outcomes).
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
 from operator import attrgetter
 from typing import Any
@@ -26,6 +27,16 @@ class JobEnvelope:
     word for word. `attempts` counts those that were the message's own fault. `waited` is the sum
     of the seconds it was deferred for: its age for the retry horizon, which no step of the clock
     and no outage changes. Times are seconds since 1970.
+
+    While its recipients are asked for at Postmark, because nobody knows whether they were sent,
+    `asked` is the sum of the seconds waited between answers (above 0), `unanswered` of those in
+    which no answer came. `settled` are Postmark's ids of messages whose end is accounted for.
+
+    `notify` is false when nobody is to be told of deaths and delay, `notice` true for what Franker
+    wrote itself to tell somebody: of its death nobody is told but the log.
+
+    `replaced` holds what header fields said before, `added` names those that the rule set: what
+    another rule would have to take back.
     """
 
     mail_from: str
@@ -41,7 +52,12 @@ class JobEnvelope:
     replies: dict[str, str] = field(default_factory=dict)
     replaced: dict[str, str] = field(default_factory=dict)
     client: str = ""
-    dead: int = 0  # dead jobs split off so far: the n of the next "<id>-<n>"
+    dead: int = 0  # jobs split off so far: the n of the last "<id>-<n>"
+    asked: float = 0.0
+    unanswered: float = 0.0
+    settled: tuple[str, ...] = ()
+    notice: bool = False
+    added: tuple[str, ...] = ()
 
     def left(self, recipients: tuple[str, ...], replies: dict[str, str]) -> "JobEnvelope":
         """Return this envelope with only `recipients` left, and `replies` noted for them."""
@@ -68,6 +84,11 @@ _SHORT = {
     "replaced": "was",
     "client": "by",
     "dead": "n",
+    "asked": "ask",
+    "unanswered": "mute",
+    "settled": "done",
+    "notice": "note",
+    "added": "add",
 }
 # Names are short and defaults left out because every queued message pays for them in memory.
 _with_default = [
@@ -101,6 +122,25 @@ def encode_envelope(envelope: JobEnvelope) -> bytes:
     return _to_json(short).encode("utf-8", "surrogatepass")
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -_FAR < value < _FAR
+
+
+_FAR = 1e15  # nor is what is infinite, or no number
+_TYPES: dict[Any, Callable[[Any], bool]] = {
+    str: lambda value: type(value) is str,
+    bool: lambda value: type(value) is bool,
+    int: lambda value: type(value) is int,
+    float: _is_number,
+    float | None: lambda value: value is None or _is_number(value),
+    tuple[str, ...]: lambda value: type(value) is list and all(type(one) is str for one in value),
+    dict[str, str]: lambda value: (
+        type(value) is dict and all(type(one) is str for one in value.values())
+    ),
+}
+_FITS = {one.name: _TYPES[one.type] for one in fields(JobEnvelope)}
+
+
 def decode_envelope(octets: bytes) -> JobEnvelope:
     """Return the envelope that `encode_envelope` wrote.
 
@@ -112,11 +152,17 @@ def decode_envelope(octets: bytes) -> JobEnvelope:
         if short["v"] != VERSION:
             raise JobDecodeError(f"envelope version {short['v']!r}, this program reads {VERSION}")
         values = {name: short[key] for name, key in _SHORT.items() if key in short}
+        for name, value in values.items():
+            # What is of another type would do its harm far from here.
+            if not _FITS[name](value):
+                raise JobDecodeError(f"unreadable envelope: {_SHORT[name]!r} makes no sense")
         values["recipients"] = tuple(values["recipients"])
+        values["settled"] = tuple(values.get("settled", ()))
+        values["added"] = tuple(values.get("added", ()))
         return JobEnvelope(**values)
     except JobDecodeError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise JobDecodeError(f"unreadable envelope: {error}") from error
 
 

@@ -56,8 +56,25 @@ def results_key(job_id: str) -> str:
     return f"rq:results:{job_id}"
 
 
+def untold_key(owner: str) -> str:
+    """Return the sorted set of dead letters of which `owner` ("": notify.to) has not been told."""
+    return f"franker:untold:{owner}"
+
+
+TOLD = "franker:told"
+"""The hash of owners with deaths, and when each was last written to (Redis's clock; 0: never)."""
+
+WORKERS = "franker:workers"
+"""The hash of the workers that live, by incarnation."""
+
 DISCARDED = "franker:discarded"
 """The hash of recipients that were deleted by hand, by stream."""
+
+ALERTS = "franker:alerts"
+"""The hash of what people were told is wrong (see `proxy.alerts.said`)."""
+
+ROUTES = "franker:routes"
+"""The hash of routes that are paused (see `proxy.queue.routes`)."""
 
 BY_HAND = "franker:by-hand"
 """The list of what was done by commands and is not in the log yet: JSON, oldest first, bounded."""

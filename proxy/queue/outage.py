@@ -9,14 +9,23 @@ _SAY_AFTER_S = 2.0  # a restart within that time concerns nobody
 
 
 class Outage:
-    """Calls `give_up` once an absence has lasted `patience` seconds."""
+    """Calls `give_up` once an absence has lasted `patience()` seconds.
 
-    def __init__(self, patience: float, give_up: Callable[[], None]) -> None:
+    That is asked when it begins, and when there is reason to `reconsider`.
+    """
+
+    def __init__(self, patience: Callable[[], float], give_up: Callable[[], None]) -> None:
         self._patience = patience
         self._give_up = give_up
         self._since: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0  # uvloop's handle for a time that has come does not tell it
         self._said = False
+
+    @property
+    def lasts(self) -> bool:
+        """Whether Redis is away now."""
+        return self._since is not None
 
     def goes_on(self, detail: str, since: float | None = None) -> None:
         """Note that Redis is away: since now, or since the loop time `since`, or longer."""
@@ -24,10 +33,19 @@ class Outage:
         if self._since is None:
             self._since = loop.time() if since is None else since
         if self._timer is None:
-            self._timer = loop.call_at(self._since + self._patience, self._give_up)
+            self._due = self._since + self._patience()
+            self._timer = loop.call_at(self._due, self._give_up)
         if not self._said and loop.time() - self._since >= _SAY_AFTER_S:
             self._said = True
             events.store_away(process="proxy", detail=detail)
+
+    def reconsider(self) -> None:
+        """Ask for the patience anew, if nobody has given up yet."""
+        loop = asyncio.get_running_loop()
+        if self._since is not None and self._timer is not None and self._due > loop.time():
+            self._timer.cancel()
+            self._due = self._since + self._patience()
+            self._timer = loop.call_at(self._due, self._give_up)
 
     def over(self) -> None:
         """Note that Redis is back."""

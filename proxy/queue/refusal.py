@@ -2,6 +2,8 @@
 
 from typing import Literal, TypeAlias
 
+from redis.exceptions import ResponseError
+
 Kind: TypeAlias = Literal["away", "full", "not_durable", "unknown"]
 
 
@@ -50,3 +52,21 @@ def full(why: str) -> NotKept:
 def not_durable() -> NotKept:
     """Redis is not set to keep what it confirms; the log says in what."""
     return NotKept("not_durable", "the mail store is not durable")
+
+
+def journal_full() -> NotKept:
+    """Redis is away or full, and so is the journal."""
+    return NotKept("full", "the mail store is away and its journal is full")
+
+
+def journal_failed() -> NotKept:
+    """Redis is away, and the journal cannot be written."""
+    return NotKept("away", "the mail store is away and its journal cannot be written")
+
+
+_REFUSALS = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "BUSY", "NOAUTH", "NOPERM", "CLUSTERDOWN")
+
+
+def before_running(error: ResponseError) -> bool:
+    """Return whether the server refused a script because of its own state, before running it."""
+    return type(error) is not ResponseError or str(error).startswith(_REFUSALS)

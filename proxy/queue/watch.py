@@ -63,19 +63,28 @@ class StoreWatch:
         self.durability = None
         intake.STORE_DURABLE.set(0)
 
+    @property
+    def server_is_short(self) -> bool:
+        """Whether it is the server's own maxmemory that leaves no room, not `max_memory`."""
+        return self._room is not None and self._room.is_servers
+
     def has_room(self, octets: int) -> bool:
         """Return whether a message of so many octets may come, and count it as there if so."""
         cost = octets + _PER_MESSAGE
-        room = self._room
-        if room is not None and self._added + cost > room.left:
-            self._lacking = max(self._lacking, cost)
-            self.fills_up(str(replace(room, used=room.used + self._added)))
+        if self._room is not None and self._added + cost > self._room.left:
             return False
         self._added += cost
         return True
 
+    def found_no_room(self, octets: int) -> str:
+        """Note that there was no room for a message of so many octets; return why."""
+        self._lacking = max(self._lacking, octets + _PER_MESSAGE)
+        if self._room is not None:
+            self.fills_up(str(replace(self._room, used=self._room.used + self._added)))
+        return self.full
+
     def fills_up(self, why: str) -> None:
-        """Note that there is no room: mail is refused for that."""
+        """Note that there is no room: mail is refused for that, or goes to the journal."""
         if not self.full:
             events.store_full(detail=why)
         self.full = why

@@ -19,14 +19,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from proxy.sandbox.account import TOKEN, Account
+from proxy.sandbox.account import TOKEN, Account, SmtpToken
 from proxy.sandbox.message import Taken
 from proxy.sandbox.sandbox import Sandbox
 from proxy.sandbox.store import Login
+from proxy.sandbox.web import SandboxWeb
 from tests.support.waiting import wait_for, wait_until
 
 TRANSACTIONAL = "127.0.0.1"
 BROADCAST = "127.0.0.2"
+
+SMTP_TOKEN = SmtpToken("PM-T-outbound-abc", "not-for-the-api", "outbound")
+"""A login that opens no API: what became of mail cannot be asked with it."""
 
 
 class FarEnd(Sandbox):
@@ -34,14 +38,31 @@ class FarEnd(Sandbox):
 
     token = TOKEN
 
-    def __init__(self, account: Account | None = None, **options: Any) -> None:
+    def __init__(
+        self, account: Account | None = None, *, indexing_delay: float = 0.0, **options: Any
+    ) -> None:
+        """`indexing_delay`: seconds after which the API finds a message."""
         self._folder = tempfile.TemporaryDirectory(prefix="far-end-")
+        account = account or Account(smtp_tokens=(SMTP_TOKEN,))
         super().__init__(Path(self._folder.name), account, **options)
+        self._indexing_delay = indexing_delay
+        self.web = SandboxWeb(self, indexing_delay=indexing_delay)
+
+    async def start(self) -> None:
+        """Listen, and serve the API."""
+        await super().start()
+        await self.web.start()
 
     async def close(self) -> None:
         """Close it and remove its folder."""
+        await self.web.close()
         await super().close()
         self._folder.cleanup()
+
+    async def api_returns(self) -> None:
+        """Serve the API again, where it was, after `web.close()`."""
+        self.web = SandboxWeb(self, port=self.web.port, indexing_delay=self._indexing_delay)
+        await self.web.start()
 
     @property
     def messages(self) -> list[Taken]:
@@ -77,6 +98,7 @@ class FarEnd(Sandbox):
             "broadcast_host": BROADCAST,
             "ports": list(self.ports),
             "ca_file": str(self.ca_file),
+            "api_url": self.web.url,
         } | more
 
 
@@ -149,6 +171,7 @@ def environment(far_end: FarEnd | BackgroundFarEnd, **more: str) -> Mapping[str,
             "FRANKER_POSTMARK__BROADCAST_HOST": section["broadcast_host"],
             "FRANKER_POSTMARK__PORTS": str(section["ports"]),
             "FRANKER_POSTMARK__CA_FILE": section["ca_file"],
+            "FRANKER_POSTMARK__API_URL": section["api_url"],
         }
         | more
     )

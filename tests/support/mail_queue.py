@@ -22,6 +22,12 @@ BROADCASTS = Settings.model_validate(
 )
 
 
+MARKED = (
+    b"From: app@shop.example\r\nX-PM-Metadata-franker-id: {id}\r\nSubject: hello\r\n\r\nhello\r\n"
+)
+"""A message that carries its id, as the proxy's do: Postmark can be asked for it."""
+
+
 def envelope(*recipients: str, **more: Any) -> JobEnvelope:
     """Return an envelope with what a test does not care about filled in."""
     return JobEnvelope(
@@ -40,13 +46,16 @@ def put(
     body: bytes = b"Subject: hello\r\n\r\nhello\r\n",
     mail: JobEnvelope | None = None,
 ) -> list[str]:
-    """Put `count` messages at the tail of a queue, with the proxy's own script; return the ids."""
+    """Put `count` messages at the tail of a queue, with the proxy's own script; return the ids.
+
+    "{id}" in `body` is replaced by each message's id.
+    """
     now_ms = int(time.time() * 1000)
     ids = [new_id(now_ms + place) for place in range(count)]
     octets = encode_envelope(mail or envelope())
     words: list[Any] = [keys.queue_name(stream), count]
     for message_id in ids:
-        words += (message_id, octets, body)
+        words += (message_id, octets, body.replace(b"{id}", message_id.encode()))
     fence = keys.fence_key("test")
     client.hsetnx(fence, "epoch", 1)
     batch = client.hincrby("test:batches", "n", 1)

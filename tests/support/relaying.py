@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from proxy.config import Settings
 from proxy.metrics import relaying
-from tests.support.far_end import FarEnd
+from tests.support.far_end import SMTP_TOKEN, FarEnd
 from worker.claims import Claims
 from worker.daemon import Relay
 
@@ -23,6 +23,14 @@ def settings_for(far_end: FarEnd, data_dir: Path, **sections: Any) -> Settings:
     postmark = far_end.postmark(**sections.pop("postmark", {}))
     streams = sections.pop("streams", {"outbound": {"token": {"file": str(token)}}})
     return Settings.model_validate({"postmark": postmark, "streams": streams, **sections})
+
+
+def login_without_api(data_dir: Path) -> dict[str, Any]:
+    """Return [streams] with a login by which Postmark cannot be asked what became of mail."""
+    key, secret = data_dir / "access", data_dir / "secret"
+    key.write_text(SMTP_TOKEN.access_key)
+    secret.write_text(SMTP_TOKEN.secret_key)
+    return {"outbound": {"access_key": {"file": str(key)}, "secret_key": {"file": str(secret)}}}
 
 
 @asynccontextmanager

@@ -38,6 +38,9 @@ class Settlement:
     not "gone", `left` must be given, without them.
     `dot` are recipients whose outcome stays unknown: the next claim of the message has them in
     `Claim.dot`. Empty clears the mark.
+    `asked` are recipients who become a job of their own in the same step, because their outcome is
+    unknown and Postmark will be asked: it is due after `asked.asked` seconds, and its claim has
+    them in `Claim.dot`; `left` must be given, without them.
     """
 
     then: Then
@@ -45,9 +48,10 @@ class Settlement:
     delay: float = 0.0
     dead: JobEnvelope | None = None
     dot: tuple[str, ...] = ()
+    asked: JobEnvelope | None = None
 
     def __post_init__(self) -> None:
-        if self.then != "gone" and self.dead is not None and self.left is None:
-            raise ValueError("a settlement with dead recipients must say who is left")
-        if self.then == "gone" and (self.left is not None or self.dot):
+        if self.then != "gone" and self.left is None and (self.dead or self.asked):
+            raise ValueError("a settlement with recipients split off must say who is left")
+        if self.then == "gone" and (self.left is not None or self.dot or self.asked):
             raise ValueError("nobody can be left of a message that is gone")

@@ -21,6 +21,7 @@ from proxy.log import events
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
+from worker.board import Board
 from worker.claims.claim import Claim, Settlement
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
@@ -33,7 +34,7 @@ from worker.claims.scripts import CLAIM, REAP, REGISTER
 _CLAIM_OCTETS = 4_000_000
 _ANSWER_S = 5.0
 _BEAT_ANSWER_S = 2.0
-_GOODBYE_S = 5.0
+_GOODBYE_S = 3.0  # after the 10 s for what is on the wire: 15 s in all are never used up
 
 
 class Claims:
@@ -51,6 +52,8 @@ class Claims:
         self.on_shutdown: Callable[[], None] = lambda: None
         self.on_stop_job: Callable[[str], None] = lambda _job_id: None
         self.connections_in_use: Callable[[], int] = lambda: 0
+        self.board = Board()
+        """How the routes stand for all workers of this Redis."""
         self._settings = settings
         self._data_dir = data_dir
         self._number = number
@@ -60,7 +63,7 @@ class Claims:
         self._second = [name for name in streams if kinds.get(name) == "broadcast"]
         self._turn = 0
         self._absurd = 2 * settings.retry.cap + 3600
-        self._held: dict[str, Claim] = {}
+        self._held: dict[str, None] = {}  # the ids, in order
         self._gone = self._died = 0
         self._work = asyncio.Event()
         self._renewal = asyncio.Lock()
@@ -89,12 +92,18 @@ class Claims:
             registration=lambda: self._me,
             lost=self._renew,
             wake=self._work.set,
+            board=self.board,
         )
 
     @property
     def name(self) -> str:
         """The worker's name as RQ's tools show it."""
         return self._me.name
+
+    @property
+    def incarnation(self) -> str:
+        """What this registration of the worker is known by in Redis."""
+        return self._me.incarnation
 
     @property
     def share(self) -> int:
@@ -165,7 +174,7 @@ class Claims:
         self._turn += 1
         found = (self._read(execution, answer[at : at + 6]) for at in range(1, len(answer), 6))
         claims = [claim for claim in found if claim is not None]
-        self._held.update((claim.id, claim) for claim in claims)
+        self._held.update(dict.fromkeys(claim.id for claim in claims))
         return claims
 
     def mark(self, claim: Claim, recipients: tuple[str, ...]) -> "asyncio.Future[bool]":

@@ -19,6 +19,8 @@ from worker.claims.scripts import SETTLE
 _MOST = 500
 """Operations in one call: about a millisecond of Redis."""
 
+_DIED = 5  # words about a dead letter
+
 
 class _RefusedByRedisError(Exception):
     """An operation that Redis could not do: keys of a wrong type, tampered with."""
@@ -43,7 +45,10 @@ def _age(message_id: str) -> int:
 
 
 def _died(claim: Claim, dead: JobEnvelope, split: int, *, whole: bool) -> list[str | float]:
-    """Return the words about a dead letter: its id, its envelope, why, and why in RQ's form."""
+    """Return the words about a dead letter: its id, its envelope, why, why in RQ's form, whose.
+
+    The last is "=" and its owner; "" when nobody is to be told.
+    """
     # One that was put back by hand and dies again, whole, keeps its name.
     again = whole and "-" in claim.id and claim.envelope.dead == split - 1
     why = "\n".join(
@@ -54,6 +59,17 @@ def _died(claim: Claim, dead: JobEnvelope, split: int, *, whole: bool) -> list[s
         encode_envelope(replace(dead, dead=0)).decode(),
         why,
         b64encode(zlib.compress(why.encode("utf-8", "replace"))).decode(),
+        f"={dead.owner}" if dead.notify else "",
+    ]
+
+
+def _asked(claim: Claim, asked: JobEnvelope, split: int) -> list[str | float]:
+    """Return the words about recipients that become a job of their own, to be asked for."""
+    return [
+        f"{claim.id}-{split}",
+        encode_envelope(replace(asked, dead=0)).decode(),
+        _recipients(asked.recipients),
+        asked.asked,
     ]
 
 
@@ -87,12 +103,17 @@ class Flusher:
     def settle(self, claim: Claim, settlement: Settlement) -> "asyncio.Future[bool]":
         """See `Claims.settle`."""
         left, dead, key = settlement.left, settlement.dead, (claim.id, claim.execution)
+        if dead is not None and dead.notice:
+            dead = None  # the log has it; a letter about a letter would never end
         split = self._splits.pop(key, claim.envelope.dead)
         words: list[str | float] = [settlement.then, claim.stream, claim.id, claim.execution]
         died: list[str | float] = []
         if dead is not None:
             split += 1
             died = _died(claim, dead, split, whole=settlement.then == "gone")
+        if settlement.asked is not None:
+            split += 1
+            died = [*(died or [""] * _DIED), *_asked(claim, settlement.asked, split)]
         if settlement.then == "keep" and split != claim.envelope.dead:
             self._splits[key] = split
         if settlement.then != "gone" or died:

@@ -1,12 +1,14 @@
 """A worker's heartbeat, and what is done with it: watching the others, seeing what is due."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
 
 from proxy.log import events
+from worker.board import Board
 from worker.claims.identity import Registration, rq_date
 from worker.claims.link import Link
 from worker.claims.liveness import BEAT_S, SAFE_S, Observer, clock
@@ -32,7 +34,8 @@ class Pulse:
 
     `limit` is the number of connections that all workers may hold to one host name together,
     `in_use` says how many this one holds. `absurd` is how many seconds ahead a deferred job's
-    time can at most be; a later one is the work of a clock that was set.
+    time can at most be; a later one is the work of a clock that was set. What `board` has to say of
+    the routes goes with each beat.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Pulse:
         registration: Callable[[], Registration],
         lost: Callable[[Registration], Awaitable[None]],
         wake: Callable[[], None],
+        board: Board,
     ) -> None:
         self.share = 0
         self.suspended = False
@@ -59,6 +63,9 @@ class Pulse:
         self._registration = registration
         self._lost = lost
         self._wake = wake
+        self._board = board
+        self._hurried = asyncio.Event()
+        board.hurry = self._hurried.set
         self._observer = Observer()
         self._confirmed: float | None = None
         self._next_sweep = self._next_shown = 0.0
@@ -88,7 +95,11 @@ class Pulse:
             except Exception as error:  # the heart must not stop for a defect elsewhere
                 events.defect("heartbeat", error=error)
             due = max(due + BEAT_S, clock())
-            await asyncio.sleep(due - clock())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(due - clock()):
+                    await self._hurried.wait()
+                due = clock()
+            self._hurried.clear()
 
     async def beat(self) -> None:
         """Beat once, and end the claims of those that are found dead."""
@@ -103,6 +114,7 @@ class Pulse:
             self._limit,
             self._in_use(),
             self._absurd,
+            self._board.words(),
             len(self._streams),
             *self._streams,
             *shown,
@@ -113,6 +125,7 @@ class Pulse:
         if me is not self._registration():
             return
         self._confirmed = sent_at
+        self._board.heard(answer[4])
         if due:
             self._shown, self._next_shown = state, sent_at + _SHOW_EVERY_S
         was_suspended, had = self.suspended, self.share

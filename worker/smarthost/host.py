@@ -1,5 +1,6 @@
 """The way to a host name: its ports in turn, its credentials in turn, its share of connections."""
 
+import hashlib
 import ssl
 import time
 from collections.abc import Callable
@@ -49,6 +50,23 @@ class Way:
                 log.conceal(name, word)
                 found.append(Login(name, word, user.name))
         return tuple(found)
+
+    @property
+    def each_name(self) -> tuple[str, ...]:
+        """Return what each credential is called, as a `Login` is."""
+        return tuple(user.name for user, _ in self.credentials)
+
+    def route(self) -> str:
+        """Return a name for this way with its credentials as they are now.
+
+        Whoever goes by the same ones finds the same name. It holds 64 bits of a hash of them:
+        enough to tell them apart, too little to tell what they are.
+        """
+        found = hashlib.blake2b(self.host.encode(), digest_size=8, person=b"franker")
+        for login in self.logins():
+            for word in (login.user, login.password):
+                found.update(hashlib.blake2b(word.encode()).digest())
+        return found.hexdigest()
 
     @property
     def names(self) -> str:
@@ -186,11 +204,6 @@ class Logins:
         """Note a refusal of `login`; return the next to try, None when there is none left."""
         self._refused.add(login)
         return self._next(self.way.logins())
-
-    @property
-    def untried(self) -> bool:
-        """Tell whether there is a credential that was not refused: a secret has changed."""
-        return self._next(self.way.logins()) is not None
 
     def _next(self, logins: tuple[Login, ...]) -> Login | None:
         return next((login for login in logins if login not in self._refused), None)

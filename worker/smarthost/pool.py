@@ -16,8 +16,8 @@ IDLE_S = 60.0
 class Pool:
     """The connections of one channel.
 
-    `opened` is called after each new connection, `failed` when none can be had; both in the event
-    loop, after the pool has taken note.
+    `opened` is called after each new connection, with what it logged in by, `failed` when none can
+    be had; both in the event loop, after the pool has taken note.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Pool:
         logins: Logins,
         budget: Budget,
         *,
-        opened: Callable[[], None],
+        opened: Callable[[Login], None],
         failed: Callable[[RouteClosed], None],
     ) -> None:
         self.avoid: Endpoint | None = None
@@ -125,7 +125,7 @@ class Pool:
             self._connections[connection] = 0
             self._logged_in[connection] = login
             self._reached = True
-            self._opened()
+            self._opened(login)
         finally:
             self._opening.discard(task)
 

@@ -70,7 +70,7 @@ class ReplyReader:
         replies = []
         for line in lines:
             # Most replies are the same few lines again and again; parsing them once is enough.
-            reply = None if self._lines else self._cache.get(line)
+            reply = None if self._lines or self.fault else self._cache.get(line)
             reply = reply or self._read(line)
             if reply is not None:
                 replies.append(reply)

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from proxy.mail.address import AddressError, normal_address
 from worker.smarthost.replies import Reply
 
-_FORBIDDEN = re.compile(r"[^\x20-\x7e]")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
@@ -35,9 +35,19 @@ class Transaction:
         if not self.recipients:
             raise ValueError("a transaction without recipients")
         for address in (self.mail_from, *self.recipients):
-            # Nothing in an address may end the command or start a parameter of its own.
-            if _FORBIDDEN.search(address) or (">" in address and '"' not in address):
+            # Nothing in an address may end the command or start a parameter of its own. The
+            # intake has seen to it; the queue lies where others can write too.
+            if address and not _is_sendable(address):
                 raise ValueError(f"not an address that can be sent: {address!r}")
+        if "" in self.recipients:
+            raise ValueError("not an address that can be sent: the null one")
+
+
+def _is_sendable(address: str) -> bool:
+    try:
+        return normal_address(address) == address
+    except AddressError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

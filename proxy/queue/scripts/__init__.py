@@ -30,14 +30,20 @@ _NAMES = {
     "DEFERRED": keys.deferred_key(""),
     "RESULTS": keys.results_key(""),
     "DISCARDED": keys.DISCARDED,
+    "UNTOLD": keys.untold_key(""),
+    "TOLD": keys.TOLD,
     "BY_HAND": keys.BY_HAND,
+    "ALERTS": keys.ALERTS,
     "QUEUE_PREFIX": keys.QUEUE_PREFIX,
 }
+# What only settles things runs on a server that is out of memory, too.
+_AT_ANY_LIMIT = {"fence"}
 _PRELUDE = "".join(f"local {name} = '{value}'\n" for name, value in _NAMES.items())
 
 
 @cache
 def load(name: str, package: str = __name__) -> Script:
     """Return the script `name`.lua of `package`, with the names of keys as Lua locals."""
-    text = _PRELUDE + resources.files(package).joinpath(f"{name}.lua").read_text("utf-8")
+    head = "#!lua flags=allow-oom\n" if name in _AT_ANY_LIMIT else ""
+    text = head + _PRELUDE + resources.files(package).joinpath(f"{name}.lua").read_text("utf-8")
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

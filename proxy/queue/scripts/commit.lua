@@ -7,10 +7,22 @@ local fence = redis.call('HMGET', KEYS[1], 'epoch', 'batch')
 if fence[1] ~= ARGV[1] or tonumber(ARGV[2]) <= tonumber(fence[2]) then
   return 0
 end
-redis.call('HSET', KEYS[1], 'batch', ARGV[2])
+
+-- An error in the middle would leave a part behind: what could fail on a foreign key comes first.
+local function is(key, kind)
+  local found = redis.call('TYPE', key).ok
+  return found == kind or found == 'none'
+end
+local at = 4
+while ARGV[at] do
+  if not (is(QUEUES, 'set') and is(QUEUE .. ARGV[at], 'list')) then
+    return redis.error_reply('WRONGTYPE a foreign key is in the way of queue ' .. ARGV[at])
+  end
+  at = at + 2 + 3 * tonumber(ARGV[at + 1])
+end
 
 local now = ARGV[3]
-local at = 4
+at = 4
 while ARGV[at] do
   local queue, count = ARGV[at], tonumber(ARGV[at + 1])
   local first, last = at + 2, at + 1 + 3 * count
@@ -18,7 +30,6 @@ while ARGV[at] do
   for i = first, last, 3 do
     ids[#ids + 1] = ARGV[i]
   end
-  -- What could fail on a foreign key comes before what is written for each message.
   redis.call('SADD', QUEUES, QUEUE .. queue)
   redis.call('RPUSH', QUEUE .. queue, unpack(ids))
   for i = first, last, 3 do
@@ -40,4 +51,5 @@ while ARGV[at] do
   redis.call('PUBLISH', WAKE_CHANNEL, queue)
   at = last + 1
 end
+redis.call('HSET', KEYS[1], 'batch', ARGV[2])
 return 1

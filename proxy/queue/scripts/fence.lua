@@ -1,11 +1,8 @@
--- Raises the fence to a new epoch, so that no batch sent before can be applied any more, and says
--- the number of the last one that was; -1 when the fence stands higher already.
--- KEYS: the committer's fence. ARGV: the new epoch, seconds that the fence outlives its committer.
-local fence = redis.call('HMGET', KEYS[1], 'epoch', 'batch')
-if fence[1] and tonumber(fence[1]) > tonumber(ARGV[1]) then
-  return -1
-end
-local batch = fence[2] or '0'
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'batch', batch)
+-- Gives the fence a new epoch, so that no batch sent before can be applied any more, and says the
+-- number of the last one that was. Come late it refuses what bears an epoch that is in use: whoever
+-- sent that raises the fence again.
+-- KEYS: the committer's fence. ARGV: an epoch that nobody had, seconds that the fence stays.
+redis.call('HSETNX', KEYS[1], 'batch', 0)
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[2])
-return tonumber(batch)
+return tonumber(redis.call('HGET', KEYS[1], 'batch'))

@@ -19,7 +19,7 @@ for i = 1, #ARGV, 4 do
       redis.call('HSET', job, 'status', 'queued')
       if dead then
         redis.call('HSET', job, 'envelope', new)
-        redis.call('HDEL', job, 'died', 'exc_info', 'ended_at')
+        redis.call('HDEL', job, 'died', 'exc_info', 'ended_at', 'late', 'leaving')
         redis.call('DEL', RESULTS .. id)
       end
       redis.call('SADD', QUEUES, QUEUE .. origin)

@@ -23,11 +23,14 @@ _NAMES = {
     "FAILED": keys.failed_key(""),
     "DEFERRED": keys.deferred_key(""),
     "RESULTS": keys.results_key(""),
+    "UNTOLD": keys.untold_key(""),
+    "TOLD": keys.TOLD,
     "QUEUE_NAME": keys.queue_name(""),
     "QUEUES": keys.QUEUES,
     "SUSPENDED": keys.SUSPENDED,
     "WAKE": keys.WAKE_CHANNEL,
     "TASK": keys.TASK,
+    "ROUTES": keys.ROUTES,
 }
 
 

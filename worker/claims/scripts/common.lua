@@ -4,8 +4,8 @@
 -- what has another score); an execution is "<incarnation>-<number of the claim call>", and stands
 -- in the job's field `claim` too, which no stock tool writes over.
 -- franker:workers: incarnation -> counter that moves while it lives. franker:processes: where it
--- runs. franker:grants: connections it may hold. franker:worker:<incarnation>: name, queues, and
--- the fences: number of the last claim and of the last flush with its results.
+-- runs. franker:grants: connections it may hold. franker:worker:<incarnation>: name, queues, routes,
+-- and the fences: number of the last claim and of the last flush with its results.
 
 local call = redis.call
 local WORKERS = 'franker:workers'
@@ -103,5 +103,7 @@ local function strike(incarnation)
   call('HDEL', WORKERS, incarnation)
   call('HDEL', PROCESSES, incarnation)
   call('HDEL', GRANTS, incarnation)
+  -- With nobody left to probe, nothing is paused: who starts next tries at once.
+  if call('HLEN', WORKERS) == 0 then call('DEL', ROUTES) end
   return count, name or incarnation
 end

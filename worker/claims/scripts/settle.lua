@@ -1,7 +1,8 @@
 -- ARGV: incarnation, number, date, operations as JSON (one word is cheaper than many), each of
 --   [mark, stream, id, execution, dot]
 --   [gone | defer | back | keep, stream, id, execution, envelope, dot, delay, accepted_ms]
---   and, where recipients died: died_id, died_envelope, why, why_packed
+--   and, where recipients died: died_id, died_envelope, why, why_packed, whose ('' where none did and more
+--   follows); where some are to be asked for: asked_id, asked_envelope, asked_dot, asked_delay
 -- Returns {word, results}: word done | gone (struck off) | late (a number below the last);
 -- results one letter an operation: 1 done, 0 the claim is no longer ours, ! refused by Redis.
 local incarnation, number, date = ARGV[1], ARGV[2], ARGV[3]
@@ -14,7 +15,7 @@ local heads = {}
 local time = now()
 
 -- Makes the dead job out of `job`: the job itself when nothing of it stays, else a copy.
-local function bury(stream, job, id, envelope, why, packed, whole)
+local function bury(stream, job, id, envelope, why, packed, whose, whole)
   while not whole and call('EXISTS', JOB .. id) == 1 do id = id .. '-1' end
   local dead = JOB .. id
   if whole then
@@ -28,14 +29,31 @@ local function bury(stream, job, id, envelope, why, packed, whole)
   else
     call('HSET', dead, unpack(call('HGETALL', job)))
   end
-  call('HDEL', dead, 'dot', 'worker_name', 'started_at', 'claim')
+  call('HDEL', dead, 'dot', 'worker_name', 'started_at', 'claim', 'late', 'leaving')
   call('HSET', dead, 'data', '["' .. TASK .. '",null,["' .. id .. '"],{}]',
     'description', 'mail ' .. id, 'status', 'failed', 'envelope', envelope,
     'exc_info', why, 'ended_at', date, 'died', date)
   call('ZADD', FAILED .. stream, 'inf', id)
+  if whose ~= '' then
+    local owner = string.sub(whose, 2)
+    call('ZADD', UNTOLD .. owner, time, id)
+    call('HSETNX', TOLD, owner, 0)
+  end
   -- Where RQ's tools look for the reason; a tool that deletes the job leaves this, for a year.
   call('XADD', RESULTS .. id, 'MAXLEN', 10, '*', 'type', 2, 'worker_name', '', 'exc_string', packed)
   call('EXPIRE', RESULTS .. id, 31536000)
+end
+
+-- Makes a job of its own out of those of `job` that are to be asked for at Postmark.
+local function split(stream, job, id, envelope, dot, due, accepted_ms)
+  while call('EXISTS', JOB .. id) == 1 do id = id .. '-1' end
+  local asked = JOB .. id
+  call('HSET', asked, unpack(call('HGETALL', job)))
+  call('HDEL', asked, 'worker_name', 'started_at', 'claim', 'died')
+  call('HSET', asked, 'data', '["' .. TASK .. '",null,["' .. id .. '"],{}]',
+    'description', 'mail ' .. id, 'status', 'scheduled', 'envelope', envelope, 'dot', dot)
+  call('ZADD', SCHEDULED .. stream, due, id)
+  call('ZADD', DEFERRED .. stream, accepted_ms, id)
 end
 
 local function mark(_, stream, id, execution, dot)
@@ -45,14 +63,15 @@ local function mark(_, stream, id, execution, dot)
 end
 
 local function settle(after, stream, id, execution, envelope, dot, delay, accepted_ms,
-    died_id, died_envelope, why, packed)
+    died_id, died_envelope, why, packed, whose, asked_id, asked_envelope, asked_dot, asked_delay)
   local job, member = JOB .. id, id .. ':' .. execution
   if after == 'keep' then
     if not call('ZSCORE', STARTED .. stream, member) then return '0' end
   elseif call('ZREM', STARTED .. stream, member) == 0 then
     return '0'
   end
-  if after == 'gone' and not died_id then
+  local died = died_id and died_id ~= ''
+  if after == 'gone' and not died then
     call('DEL', job, RESULTS .. id)
     return '1'
   end
@@ -60,8 +79,11 @@ local function settle(after, stream, id, execution, envelope, dot, delay, accept
     call('ZREM', STARTED .. stream, member)
     return '1'
   end
-  if died_id then
-    bury(stream, job, died_id, died_envelope, why, packed, after == 'gone')
+  if asked_id then
+    split(stream, job, asked_id, asked_envelope, asked_dot, time + asked_delay, accepted_ms)
+  end
+  if died then
+    bury(stream, job, died_id, died_envelope, why, packed, whose, after == 'gone')
     if after == 'gone' then
       if died_id ~= id then call('DEL', RESULTS .. id) end
       return '1'

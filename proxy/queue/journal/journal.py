@@ -1,0 +1,294 @@
+"""The journal of this process: taken to when Redis fails, and moved there when it is back.
+
+Used on one event loop; all that touches the disk runs in a thread. What waits is written in
+groups, one fsync each.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from proxy.log import events
+from proxy.metrics.intake import JOURNAL_MESSAGES
+from proxy.queue import refusal
+from proxy.queue.batch import MAX_OCTETS, Waiting
+from proxy.queue.fates import settle
+from proxy.queue.journal.file import JournalFile
+from proxy.queue.journal.folder import Bounds, JournalFolder
+from proxy.queue.journal.record import HEADER_OCTETS, Window, frame_octets, pack_record
+
+FOLDER = "journal"
+"""Under data_dir."""
+
+_GROUP_OCTETS = 4_000_000
+_LOOK_EVERY_S = 10.0
+_MEASURE_EVERY_S = 0.5
+_T = TypeVar("_T")
+
+
+class Source:
+    """A journal and how far it has been moved: up to `at`. `messages` are those still to move."""
+
+    def __init__(self, file: JournalFile, messages: int = 0) -> None:
+        self.file = file
+        self.at = HEADER_OCTETS
+        self.messages = messages
+        self.moved = self.skipped = 0
+
+    @property
+    def left(self) -> int:
+        """Octets not moved yet."""
+        return self.file.end - self.at
+
+
+class Journal:
+    """Where mail is kept in `data_dir` while Redis cannot take it.
+
+    `journal_id` (16 hexadecimal digits) is that of the process's fence in Redis.
+    """
+
+    def __init__(self, data_dir: Path, bounds: Bounds, journal_id: str) -> None:
+        self._folder = JournalFolder(data_dir / FOLDER, bounds)
+        self._id = journal_id
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._own: Source | None = None
+        self._inherited: deque[Source] = deque()
+        self._waiting: deque[tuple[int, Waiting]] = deque()
+        self._writing: asyncio.Task[None] | None = None
+        self._failure = ""
+        self._broken = False
+        self._said = False
+        self._said_of_others: set[str] = set()
+        self._room = 0
+        self._measure_at = self._look_at = 0.0
+        self.taking = False
+        """Whether new mail is to be kept here."""
+        self.obsolete: list[str] = []
+        """Ids of journals that are gone, whose fences are of no use any more."""
+        JOURNAL_MESSAGES.set_function(lambda: self.messages)
+
+    @property
+    def usable(self) -> bool:
+        """Whether mail can be kept here, as far as is known."""
+        return self._own is not None and not self._broken
+
+    @property
+    def full(self) -> bool:
+        """Whether the next message would be refused for want of room."""
+        return self.usable and self._room_now() <= 0
+
+    @property
+    def messages(self) -> int:
+        """Messages on disk here and not in Redis yet."""
+        own = self._own.messages if self._own is not None else 0
+        return own + sum(each.messages for each in self._inherited)
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything must be done here before new mail may go to Redis."""
+        return self.taking or not self.idle or self.source is not None or self._used
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being written."""
+        return self._writing is None
+
+    @property
+    def nearly_moved(self) -> bool:
+        """Whether what is left is so little that new mail may wait for it."""
+        return not self._inherited and self._left <= MAX_OCTETS
+
+    @property
+    def heritage(self) -> int:
+        """Octets that dead processes left and that are not moved yet."""
+        return sum(each.left for each in self._inherited)
+
+    @property
+    def source(self) -> Source | None:
+        """What is to be moved first; None when all that is on disk has been."""
+        if self._inherited:
+            return self._inherited[0]
+        return self._own if self._left > 0 else None
+
+    @property
+    def _left(self) -> int:
+        return self._own.left if self._own is not None else 0
+
+    @property
+    def _used(self) -> bool:
+        own = self._own
+        return own is not None and not self._broken and own.file.end > HEADER_OCTETS
+
+    def is_own(self, source: Source) -> bool:
+        """Return whether `source` is this process's journal."""
+        return source is self._own
+
+    async def look(self) -> None:
+        """Make our journal if it is not there, and take over those of the dead; at times only."""
+        now = asyncio.get_running_loop().time()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_EVERY_S
+        if self._own is None:
+            try:
+                self._own = Source(await self._in_thread(self._folder.create, self._id))
+            except OSError as error:
+                self._failed(str(error))
+        found = await self._in_thread(self._folder.orphans)
+        self.obsolete += found.empty
+        for trouble in found.troubles:
+            if trouble not in self._said_of_others:
+                self._said_of_others.add(trouble)
+                events.journal_failed(detail=trouble)
+        for file, messages in found.journals:
+            events.journal_taken_over(str(file.path), messages=messages)
+            self._inherited.append(Source(file, messages))
+
+    def begin(self, reason: str) -> None:
+        """Keep new mail here from now on."""
+        self.taking = True
+        if not self._said:
+            self._said = True
+            events.journal_used(reason=reason)
+
+    def shut(self) -> None:
+        """Take no more: who comes now waits until the rest is moved."""
+        self.taking = False
+        if self.idle and not self._used:
+            self._said = False  # nothing came of it
+
+    def add(self, number: int, waiting: Waiting) -> None:
+        """Have a message written; it is kept when its `done` is.
+
+        Raises:
+            NotKept: there is no room for it, or the journal cannot be written.
+        """
+        if not self.usable:
+            raise refusal.journal_failed()
+        octets = frame_octets(waiting)
+        if octets > self._room_now():
+            raise refusal.journal_full()
+        self._room -= octets
+        self._waiting.append((number, waiting))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write(), name="journal")
+
+    def _room_now(self) -> int:
+        now = asyncio.get_running_loop().time()
+        if now >= self._measure_at and self._own is not None:
+            self._measure_at = now + _MEASURE_EVERY_S
+            queued = sum(frame_octets(waiting) for _, waiting in self._waiting)
+            try:
+                self._room = self._folder.room(self._own.file) - queued
+            except OSError as error:
+                self._failed(str(error))
+                self._room = 0
+        return self._room
+
+    async def _write(self) -> None:
+        group: list[Waiting] = []
+        try:
+            while self._waiting:
+                group, octets = self._group()
+                await self._keep(group, octets)
+        except Exception as error:  # a defect here must leave nobody waiting
+            events.defect("journal", error=error)
+            self._broken = True
+            waiting = [*group, *(each for _, each in self._waiting)]
+            settle(waiting, refusal.journal_failed())
+            self._waiting.clear()
+        finally:
+            self._writing = None
+
+    def _group(self) -> tuple[list[Waiting], bytes]:
+        assert self._own is not None
+        mark = self._own.file.mark
+        group: list[Waiting] = []
+        parts: list[bytes] = []
+        size = 0
+        while self._waiting and (not group or size + self._waiting[0][1].size <= _GROUP_OCTETS):
+            number, waiting = self._waiting.popleft()
+            if not waiting.done.done():  # else its client has gone: it was never promised
+                group.append(waiting)
+                parts += pack_record(mark, number, waiting)
+                size += waiting.size
+        return group, b"".join(parts)
+
+    async def _keep(self, group: Sequence[Waiting], octets: bytes) -> None:
+        assert self._own is not None
+        if not group:
+            return
+        trouble = refusal.journal_failed() if self._broken else None
+        if trouble is None:
+            try:
+                await self._in_thread(self._own.file.append, octets)
+                self._own.messages += len(group)
+                self._failure = ""
+            except OSError as error:
+                # After a failed fsync nobody knows what is on disk; after a full disk one does.
+                self._broken = not self._own.file.whole
+                self._failed(str(error))
+                trouble = refusal.journal_failed()
+        settle(group, trouble)
+
+    def _failed(self, detail: str) -> None:
+        if detail != self._failure:
+            self._failure = detail
+            events.journal_failed(detail=detail)
+
+    async def read(self, source: Source, most: int, octets: int) -> Window:
+        """Return the next records of `source`."""
+        file, at = source.file, source.at
+        return await self._in_thread(file.read, at, most, octets)
+
+    async def settled(self) -> None:
+        """Return when all that was added before is written or refused."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    async def finish(self) -> None:
+        """Forget what our journal held; all of it has been moved, and nothing is being written."""
+        own = self._own
+        assert own is not None
+        events.journal_empty(str(own.file.path), moved=own.moved, skipped=own.skipped)
+        # Before the file is touched: mail may come again while that lasts, and is written behind.
+        own.at, own.messages, own.moved, own.skipped = HEADER_OCTETS, 0, 0, 0
+        self._said = False
+        self._measure_at = 0.0
+        try:
+            await self._in_thread(own.file.clear)
+        except OSError as error:
+            # Nothing enters Redis twice for it, but no mail is trusted to such a disk.
+            self._broken = True
+            own.at = own.file.end
+            self._failed(str(error))
+
+    async def forget(self, source: Source) -> None:
+        """Remove the journal of a dead process that has been moved whole."""
+        events.journal_empty(str(source.file.path), moved=source.moved, skipped=source.skipped)
+        self._inherited.remove(source)
+        try:
+            await self._in_thread(source.file.remove)
+        except OSError as error:
+            self._failed(str(error))
+            source.file.close()
+        else:
+            self.obsolete.append(source.file.id)
+
+    async def close(self) -> None:
+        """End what is being written, and leave to others what has not been moved."""
+        await self.settled()
+        for source in self._inherited:
+            await self._in_thread(source.file.close)
+        if self._own is not None:
+            file, self._own = self._own.file, None
+            empty = file.end == HEADER_OCTETS
+            await self._in_thread(file.remove if empty else file.close)
+        self._threads.shutdown(wait=False)
+
+    async def _in_thread(self, call: Callable[..., _T], *arguments: object) -> _T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: call(*arguments))

@@ -1,0 +1,1 @@
+"""Fuzzing: what each reader of foreign octets must hold; see `python -m tests.fuzz --help`."""

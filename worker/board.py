@@ -1,0 +1,91 @@
+"""What this worker tells all workers of its Redis about its routes, and hears of them.
+
+Everything travels with the heartbeat: what happened since the last one goes with the next, which is
+hurried, and each brings the pauses of this worker's routes as they stand. A refused login and an
+account that refuses everything concern whoever uses that account; a connection or a certificate
+that fails concerns the workers of this host.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from worker.route import Pause, Scope
+
+
+class Member(Protocol):
+    """A gate, as the board knows it."""
+
+    @property
+    def names(self) -> Mapping[Scope, str]:
+        """What its route is called, for each scope; unique for the credentials it goes by."""
+        ...
+
+    def hear(self, scope: Scope, told: Mapping[str, Any] | None) -> None:
+        """Take over how the route stands for all, as the record says; None: it is not paused."""
+        ...
+
+
+class Board:
+    """The gates of one worker, and what they have to say."""
+
+    def __init__(self) -> None:
+        self.hurry: Callable[[], None] = lambda: None
+        """Called when there is something that should not wait for the next heartbeat."""
+        self.has_heard = False
+        """Whether Redis has ever told how the routes stand."""
+        self._members: list[Member] = []
+        self._acts: list[list[Any]] = []
+        self._underway: list[list[Any]] = []
+
+    def join(self, member: Member) -> None:
+        """Let `member` say and hear from now on."""
+        self._members.append(member)
+
+    # -- said by gates -------------------------------------------------------------------------
+
+    def closed(self, name: str, pause: Pause, now: float, facts: Mapping[str, Any]) -> None:
+        """Say that a route is paused. `facts` (streams, host, where) are for people."""
+        record = {
+            **facts,
+            "reason": pause.reason,
+            "detail": pause.detail,
+            "failures": pause.failures,
+            "age": now - pause.since,
+            "wait": max(0.0, pause.probe_at - now),
+        }
+        self._say("closed", name, record)
+
+    def opened(self, name: str) -> None:
+        """Say that a route is open."""
+        self._say("opened", name)
+
+    def probe(self, name: str) -> None:
+        """Ask for a route to be tried now."""
+        self._say("probe", name)
+
+    def _say(self, *act: Any) -> None:
+        what, name = act[:2]
+        if what != "probe":  # what was said of it before is out of date
+            self._acts = [earlier for earlier in self._acts if earlier[1] != name]
+        self._acts.append(list(act))
+        self.hurry()
+
+    # -- carried by the heartbeat --------------------------------------------------------------
+
+    def words(self) -> str:
+        """Return what there is to say now, and all over again until `heard` is called."""
+        self._underway, self._acts = self._underway + self._acts, []
+        names = [name for member in self._members for name in member.names.values()]
+        return json.dumps({"routes": names, "acts": self._underway})
+
+    def heard(self, answer: bytes | str) -> None:
+        """Hear how the routes stand, after everything that `words` returned."""
+        self._underway = []
+        self.has_heard = True
+        told: dict[str, dict[str, Any]] = json.loads(answer)
+        unsaid = {act[1] for act in self._acts}
+        for member in self._members:
+            for scope, name in dict(member.names).items():
+                if name not in unsaid:  # else the answer is older than what we know
+                    member.hear(scope, told.get(name))

@@ -1,0 +1,177 @@
+"""Messages whose outcome is unknown: asks Postmark for them, and settles what the answer says.
+
+Between two questions a message waits in the queue, as deferred mail does, with the mark of its
+transaction; so it survives whatever ends this process. While a question is out it is claimed, but
+takes no connection's place, and its octets are let go.
+"""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+
+from proxy import log
+from proxy.config.model import Settings
+from proxy.metrics import relaying
+from worker import ledger, relay
+from worker.claims import Claim, Claims, Settlement
+from worker.outcomes.api import Api, Unanswered, Unreachable
+from worker.outcomes.asking import FIRST_S, LONGEST_S, first_pause, follow
+from worker.outcomes.findings import Finding
+from worker.outcomes.inquiry import api_tokens, by_token, inquire
+from worker.relay import Step
+from worker.smarthost.tls import TrustStore
+
+_AT_ONCE = 4
+_MOST = 100
+"""Questions out or waiting for their turn; what is beyond goes back to wait in the queue."""
+
+
+@dataclass(slots=True)
+class _Silence:
+    """A stream whose questions are not answered: why, and when the next is tried (monotonic)."""
+
+    detail: str
+    pause: float
+    until: float
+
+
+class Outcomes:
+    """Asks Postmark what became of messages, for all streams that have an API token."""
+
+    def __init__(self, settings: Settings, claims: Claims, trust: TrustStore) -> None:
+        self._settings = settings
+        self._claims = claims
+        self._api = Api(settings.postmark.api_url, trust)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._stopped: set[str] = set()
+        self._silent: dict[str, _Silence] = {}
+        self._reached = False
+
+    def policy(self, stream: str) -> str:
+        """Return what is done about an unknown outcome of `stream`: "ask", else as configured."""
+        tokens = api_tokens(self._settings.streams[stream])
+        return "ask" if tokens else self._settings.postmark.unknown_outcome
+
+    def first_pause(self) -> float:
+        """Return the seconds until a message is asked for the first time."""
+        return first_pause(self._settings.postmark.ask_for, random.random())
+
+    def ask(self, claim: Claim) -> None:
+        """Take over `claim`, of which nobody but `claim.dot` is left, and settle it."""
+        if len(self._asking) >= _MOST:
+            # As it was, only later.
+            delay = FIRST_S * (1 + random.random())
+            self._claims.settle(claim, Settlement("defer", delay=delay, dot=claim.dot))
+            return
+        claim = replace(claim, body=b"")  # what is to be sent again is claimed again
+        task = asyncio.create_task(self._ask(claim), name=f"ask for {claim.id}")
+        self._asking[claim.id] = task
+        task.add_done_callback(partial(self._asked, claim))
+
+    def stop(self, job_id: str) -> None:
+        """Stop asking for a message: a person wants it stopped; it becomes a dead letter."""
+        task = self._asking.get(job_id)
+        if task is not None:
+            self._stopped.add(job_id)
+            task.cancel()
+
+    async def close(self) -> None:
+        """Give back what is asked for just now, to be asked for by another worker."""
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._api.close()
+
+    def _asked(self, claim: Claim, task: asyncio.Task[None]) -> None:
+        self._asking.pop(claim.id, None)
+        if task.cancelled() and claim.id in self._stopped:
+            passage = relay.begin(claim)
+            step = relay.bury(passage, "stopped by hand; the outcome is unknown")
+            self._claims.settle(claim, step.settlement)
+            ledger.step(passage, step, None)
+        elif task.cancelled():
+            self._claims.settle(claim, Settlement("back", dot=claim.dot))
+            log.returned(claim.id, stream=claim.stream, detail="the worker stops")
+        elif (error := task.exception()) is not None:
+            # Our defect: nothing is known, so it goes on being asked for.
+            log.defect("outcomes", error=error, message_id=claim.id)
+            relaying.DEFECTS.labels("outcomes").inc()
+            self._claims.settle(claim, Settlement("defer", delay=LONGEST_S, dot=claim.dot))
+        self._stopped.discard(claim.id)
+
+    async def _ask(self, claim: Claim) -> None:
+        stream = self._settings.streams[claim.stream]
+        question = partial(inquire, self._api, stream.id or claim.stream, claim)
+        finding: Finding | None = None
+        silence = ""
+        async with self._turns:
+            silent = self._silent.get(claim.stream)
+            if silent is not None and time.monotonic() < silent.until:
+                silence = silent.detail
+            else:
+                try:
+                    finding, _ = await by_token(api_tokens(stream), question)
+                except Unanswered as error:
+                    silence = str(error)
+                    self._reached |= not isinstance(error, Unreachable)
+                    self._not_answered(claim.stream, silence)
+                else:
+                    self._reached = True
+                    self._answered(claim.stream)
+        postmark = self._settings.postmark
+        step = follow(
+            claim,
+            finding,
+            ask_for=postmark.ask_for,
+            unknown_outcome=postmark.unknown_outcome,
+            retry=self._settings.retry,
+            chance=random.random(),
+            silence=silence,
+            reachable=self._reached,
+        )
+        self._claims.settle(claim, step.settlement)
+        self._note(claim, finding, step, silence)
+
+    # -- whether there are answers -------------------------------------------------------------
+
+    def _not_answered(self, stream: str, detail: str) -> None:
+        before = self._silent.get(stream)
+        if before is not None and time.monotonic() < before.until:
+            return  # asked at the same time as the one that found it out
+        pause = min(LONGEST_S, before.pause * 2) if before else FIRST_S
+        self._silent[stream] = _Silence(detail, pause, time.monotonic() + pause)
+        if before is None or before.detail != detail:
+            log.look_ups_silent(stream, detail=detail)
+
+    def _answered(self, stream: str) -> None:
+        if self._silent.pop(stream, None) is not None:
+            log.look_ups_back(stream)
+
+    # -- the account ---------------------------------------------------------------------------
+
+    @staticmethod
+    def _note(claim: Claim, finding: Finding | None, step: Step, silence: str) -> None:
+        ledger.step(relay.begin(claim), step, None)
+        left = step.settlement.left
+        waits = left is not None and left.asked > 0
+        if finding is None:
+            result = "unanswered"
+        elif finding.dead or finding.absent:
+            result = "refused"
+        elif finding.sent:
+            result = "found"
+        else:
+            result = "absent"
+        relaying.LOOK_UPS.labels(claim.stream, result).inc()
+        if left is not None and waits:
+            log.looked_up(
+                claim.id,
+                stream=claim.stream,
+                recipients=left.recipients,
+                result=silence or "not found at Postmark yet",
+                delay=step.delay,
+            )
