@@ -22,6 +22,7 @@ from proxy.metrics import relaying
 from proxy.metrics.depths import Depth
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
+from proxy.queue.scripts import load
 from tests.support.far_end import FarEnd
 from tests.support.listening import MESSAGE
 from tests.support.mail_queue import put
@@ -265,6 +266,17 @@ async def test_a_step_of_redis_clock_does_not_silence_an_alert(
     queue.hset(keys.ALERTS, DEAD.key, json.dumps(later))
     await alerts(view, now, heard).look_once()
     await wait_until(lambda: len(heard.lines) == 1)
+
+
+async def test_two_that_see_it_in_the_same_instant_say_it_once(queue: redis.Redis) -> None:
+    script = load("said", "proxy.alerts")
+    with queue.pipeline(transaction=True) as both:  # a transaction stands at one time
+        for number in range(50):
+            for _process in range(2):
+                both.eval(script.text, 0, "say", f"route {number}", "it waits", "14256.0")
+        answers = both.execute()
+    assert answers[::2] == [b""] * 50
+    assert b"" not in answers[1::2]
 
 
 async def test_without_redis_people_are_told_all_the_same(data_dir: Path, alerts: Maker) -> None:

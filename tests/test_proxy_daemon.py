@@ -22,6 +22,7 @@ from proxy.daemon import StartError, _missing_logins, host_names, read_aliases, 
 from proxy.listener.counting import REASONS
 from proxy.mail.repairs import Repair
 from tests.support.listening import MESSAGE, settings_for
+from tests.support.processes import free_port
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_for, wait_until
 
@@ -168,11 +169,6 @@ async def serving(data_dir: Path, **tables: Any) -> AsyncIterator[None]:
     yield
     stop.set()
     await task
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
 
 
 async def test_readiness_is_503_with_the_reason_while_the_store_is_not_to_be_trusted(

@@ -1,6 +1,5 @@
 """Mail kept on more than one server: Sentinel, and replicas that must have it too."""
 
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,20 +13,15 @@ from proxy.queue.commit import GroupCommit, NotKept, group_commit
 from proxy.queue.connection import open_redis, target
 from proxy.queue.watch import Demands
 from tests.support.jobs import a_job
+from tests.support.processes import free_port
 from tests.support.redis_server import RedisServer, new_data_dir, remove_data_dir
 from tests.support.waiting import wait_for, wait_until
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 @pytest.fixture
 def master(data_dir: Path) -> Iterator[RedisServer]:
     options = {"min-replicas-to-write": "1", "repl-diskless-sync-delay": "0"}
-    server = RedisServer(data_dir, port=_free_port(), options=options)
+    server = RedisServer(data_dir, port=free_port(), options=options)
     server.start()
     yield server
     server.stop()
@@ -36,7 +30,7 @@ def master(data_dir: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def replica(master: RedisServer) -> Iterator[RedisServer]:
     folder = new_data_dir()
-    server = RedisServer(folder, port=_free_port())
+    server = RedisServer(folder, port=free_port())
     server.start()
     server.client().replicaof("127.0.0.1", master.port)
     look = master.client()
@@ -93,7 +87,7 @@ async def test_an_error_from_a_replicated_store_leaves_the_connection_in_step(
 @pytest.fixture
 def sentinel_url(master: RedisServer, replica: RedisServer) -> Iterator[str]:
     """A Sentinel that watches the master; its URL."""
-    port, folder = _free_port(), new_data_dir()
+    port, folder = free_port(), new_data_dir()
     file = folder / "sentinel.conf"
     file.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\n"

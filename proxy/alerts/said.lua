@@ -9,7 +9,8 @@ local now, lasts = tonumber(time[1]) + tonumber(time[2]) / 1000000, tonumber(ARG
 local said = redis.call('HGET', ALERTS, key)
 if said then
   local left = cjson.decode(said)['until'] - now
-  if left > 0 and left <= lasts then return tostring(left) end  -- more: the clock was set
+  -- Much more than it can be: the clock was set. A little more comes of JSON's 14 digits.
+  if left > 0 and left <= lasts + 1 then return tostring(left) end
 end
 redis.call('HSET', ALERTS, key, cjson.encode({['until'] = now + lasts, headline = ARGV[3]}))
 return ''

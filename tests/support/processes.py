@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,17 +18,29 @@ ROOT = Path(__file__).parents[2]
 _DEADLINE_S = 20.0
 
 
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 and ::1 that nobody uses at this moment."""
+def free_port(row: int = 1) -> int:
+    """Return the first of `row` TCP ports of 127.0.0.1 and ::1 that nobody uses at this moment.
+
+    They lie below those that Linux gives to connections going out, of which a test makes thousands.
+    """
     for _attempt in range(50):
-        with socket.socket() as four, socket.socket(socket.AF_INET6) as six:
-            four.bind(("127.0.0.1", 0))
-            port: int = four.getsockname()[1]
-            with contextlib.suppress(OSError):
-                six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                six.bind(("::1", port))
-                return port
+        first = random.randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as bound:
+            for port in range(first, first + row):
+                _bind(bound, socket.AF_INET, ("127.0.0.1", port))
+                if socket.has_ipv6 and Path("/proc/net/if_inet6").exists():
+                    _bind(bound, socket.AF_INET6, ("::1", port))
+            return first
     raise AssertionError("no free port")
+
+
+def _bind(bound: contextlib.ExitStack, family: int, address: tuple[str, int]) -> None:
+    with contextlib.ExitStack() as one:
+        sock = one.enter_context(socket.socket(family))
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        bound.push(one.pop_all())
 
 
 def franker_command(*arguments: str) -> list[str]:
@@ -155,7 +168,8 @@ class Installation:
     def __init__(self, folder: Path, settings: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
-        self.smtp_port, self.http_port, self.worker_port = free_port(), free_port(), free_port()
+        self.smtp_port, self.http_port = free_port(), free_port()
+        self.worker_port = free_port(row=2)  # a second worker listens on the next
         self.environ: dict[str, str] = {"XDG_STATE_HOME": str(folder / "state")}
         self.programs: list[Program] = []
         self.config = folder / "franker.toml"
