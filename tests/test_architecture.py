@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.processes import ROOT
 
-LEAVES = ("config", "log", "metrics", "mail", "queue", "alerts", "web")
+LEAVES = ("config", "log", "metrics", "mail", "queue", "alerts", "web", "reloading")
 PURE = (
     "proxy.mail",
     "proxy.routing",

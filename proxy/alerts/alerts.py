@@ -11,6 +11,7 @@ from proxy import log
 from proxy.alerts.command import Command
 from proxy.alerts.said import Said
 from proxy.alerts.standing import Alert, Kind, Phase, Standing, Trouble, decide
+from proxy.config.model import Notify
 
 LOOK_EVERY_S = 1.0
 _KINDS = frozenset(kind.value for kind in Kind)
@@ -56,6 +57,11 @@ class Alerts:
         self._remembered = False
         self._untold: deque[Alert] = deque(maxlen=_UNTOLD)
         self._telling: asyncio.Task[None] | None = None
+
+    def go_by(self, notify: Notify) -> None:
+        """Tell people as `notify` says from now on."""
+        self._command = Command(notify.command) if notify.command else None
+        self._repeat = notify.repeat
 
     async def run(self) -> None:
         """Look each second, until cancelled."""
@@ -131,11 +137,13 @@ class Alerts:
         if self._command is not None:
             self._untold.append(alert)
             if self._telling is None or self._telling.done():
-                self._telling = asyncio.create_task(self._tell(self._command), name="alerts")
+                self._telling = asyncio.create_task(self._tell(), name="alerts")
 
-    async def _tell(self, command: Command) -> None:
+    async def _tell(self) -> None:
         while self._untold:
-            alert = self._untold.popleft()
+            command, alert = self._command, self._untold.popleft()
+            if command is None:  # not any more
+                continue
             fault = await command.run(alert.text(self._host))
             if fault:
                 log.alert_untold(alert.trouble.kind, subject=alert.trouble.subject, detail=fault)

@@ -27,7 +27,7 @@ async def open_alerts(
     *,
     shown: Gauge,
     mine: Callable[[Kind, str], bool],
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Alerts]:
     """Tell of what `look` sees, as `Alerts` does, until the block is left."""
     client = open_redis(settings, data_dir, timeout=_ANSWER_S)
     notify = settings.notify
@@ -43,7 +43,7 @@ async def open_alerts(
     )
     task = asyncio.create_task(alerts.run(), name="alerts")
     try:
-        yield
+        yield alerts
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -28,10 +28,11 @@ from proxy.metrics.intake import MESSAGES_REFUSED
 class SmtpSession(IdentifiedProtocol):
     """One client's dialog."""
 
-    __slots__ = ("_notify", "_recipients", "_sender", "_size")
+    __slots__ = ("_intake", "_notify", "_recipients", "_sender", "_size")
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(door, loop)
+        self._intake = door.office.intake  # the same for the whole of a mail
         self._sender: str | None = None
         self._recipients: dict[str, None] = {}
         self._size = 0  # as SIZE declared it
@@ -86,7 +87,10 @@ class SmtpSession(IdentifiedProtocol):
             if size and not self.office.memory.fits(size):
                 self.refuse(replies.NO_MEMORY, "memory")
                 return
-        refusal = self.office.intake.check_sender(path.address)
+        if self._intake is not self.office.intake:  # the configuration has been read again
+            self._intake = self.office.intake
+            self._client = None  # now it may matter which user it is
+        refusal = self._intake.check_sender(path.address)
         if refusal is not None:
             answer = replies.reply(refusal.code, refusal.enhanced, refusal.text)
             self._sender = path.address  # for the log
@@ -126,7 +130,7 @@ class SmtpSession(IdentifiedProtocol):
         if len(self._recipients) >= limit and address not in self._recipients:
             self.refuse(replies.too_many_recipients(limit), "recipients", address)
             return
-        refusal = self.office.intake.check_recipient(address)
+        refusal = self._intake.check_recipient(address)
         if refusal is not None:
             answer = replies.reply(refusal.code, refusal.enhanced, refusal.text)
             self.refuse(answer, refusal.reason, address)
@@ -170,7 +174,7 @@ class SmtpSession(IdentifiedProtocol):
 
     async def _keep(self, content: Content) -> bytes:
         """Have the message judged and put on disk; return the reply that says what became of it."""
-        intake = self.office.intake
+        intake = self._intake
         assert self._sender is not None
         envelope = Envelope(self._sender, tuple(self._recipients), self.client, notify=self._notify)
         # Nothing here holds on to the content: the job's body is in memory instead of it.
