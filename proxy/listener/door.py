@@ -5,11 +5,12 @@ import functools
 import ipaddress
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
+from proxy.listener.crowd import Crowd
 from proxy.listener.intake import Intake
-from proxy.listener.limits import Limits, Memory
+from proxy.listener.limits import Limits, Memory, Rarely
 
 if TYPE_CHECKING:
     from proxy.listener.connection import SmtpConnection
@@ -20,13 +21,18 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Office:
     """What all sessions of this process share: where mail goes in, and what may be held."""
 
-    def __init__(self, intake: Intake, limits: Limits, hostname: str) -> None:
+    def __init__(
+        self, intake: Intake, limits: Limits, hostname: str, clock: Callable[[], float]
+    ) -> None:
         self.intake = intake
         self.limits = limits
         self.hostname = hostname
+        self.clock = clock
         self.memory = Memory(limits.memory)
         self.sessions: set[SmtpConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.crowd = Crowd()
+        self.crowding = Rarely()
         self.stopping = False
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from proxy.config.model import Listen, ListenAddress, ListenTLS
 from proxy.listener.door import Door, Office
@@ -38,8 +39,16 @@ def tls_context(tls: ListenTLS, address: str) -> ssl.SSLContext:
 class Listener:
     """The sockets of `[listen]` and the sessions on them, on one event loop."""
 
-    def __init__(self, intake: Intake, limits: Limits, hostname: str) -> None:
-        self._office = Office(intake, limits, hostname)
+    def __init__(
+        self,
+        intake: Intake,
+        limits: Limits,
+        hostname: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` gives seconds that never go back."""
+        self._office = Office(intake, limits, hostname, clock)
         self._servers: list[asyncio.Server] = []
         self._bound: tuple[Bound, ...] = ()
         self._doors: list[Door] = []  # of `_bound`, for those who come now
@@ -139,14 +148,15 @@ class Listener:
 
     async def _expire_sessions(self) -> None:
         """End sessions whose time is over: one look at all of them, no timer for each command."""
-        office = self._office
-        loop = asyncio.get_running_loop()
-        pause = min(1.0, office.limits.timeout / 5)
         while True:
-            await asyncio.sleep(pause)
-            now = loop.time()
-            for session in [one for one in office.sessions if one.deadline < now]:
-                session.expire()
+            await asyncio.sleep(min(1.0, self._office.limits.timeout / 5))
+            self.end_overdue()
+
+    def end_overdue(self) -> None:
+        """End all sessions whose time is over now."""
+        now = self._office.clock()
+        for session in [one for one in self._office.sessions if one.deadline < now]:
+            session.expire()
 
     async def close(self, drain: float = DRAIN_S) -> None:
         """Take no more clients, let mail in hand be finished for `drain` seconds, then cut.

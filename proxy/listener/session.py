@@ -49,6 +49,7 @@ class SmtpSession(IdentifiedProtocol):
         self._recipients = {}
         self._size = 0
         self._notify = False
+        self.transaction_until = NEVER
 
     def refuse(self, answer: bytes, reason: str, recipient: str | None = None) -> None:
         """Answer with a refusal, and have it counted and logged."""
@@ -100,6 +101,7 @@ class SmtpSession(IdentifiedProtocol):
         self._sender = path.address
         self._size = size
         self._errors = 0
+        self.transaction_until = self.office.clock() + self.office.limits.transaction
         self.say(replies.SENDER_OK)
 
     def _judge_mail_parameters(self, path: PathArgument) -> bytes | None:
@@ -159,6 +161,8 @@ class SmtpSession(IdentifiedProtocol):
             self.reset_transaction()
             return
         self.data_refused = False
+        self.transaction_until = NEVER  # from here on it is the content's pace that counts
+        self.touch()
         self.say(replies.GO_AHEAD)
         try:
             content = await self.receive_content()

@@ -60,11 +60,13 @@ def refused(
     reverse_path: str | None = None,
     recipients: Addresses = (),
     message_id: str = "",
+    times: int = 1,
 ) -> None:
-    """A client's mail, a part of it, or a command was refused with `reply`.
+    """A client's mail, a part of it, a command or its connection was refused with `reply`.
 
     `reverse_path` is None when none was given yet; "" is the null one. `message_id` is for mail
-    that had one already: it may turn out to have been kept after all.
+    that had one already: it may turn out to have been kept after all. `times`: how often this
+    happened since the last line of its kind, where not each has one.
     """
     fields: dict[str, Value] = {"id": message_id} if message_id else {}
     fields |= {"client": client, "reason": reason}
@@ -72,6 +74,8 @@ def refused(
         fields["from"] = address(reverse_path)
     if recipients:
         fields["to"] = addresses(recipients)
+    if times > 1:
+        fields["times"] = times
     fields["reply"] = words(reply)
     emit("refused", fields)
 
