@@ -1,6 +1,7 @@
 """What an operator sees of the queue and does with it, on a real Redis."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -171,7 +172,11 @@ async def test_a_retried_dead_letter_goes_to_the_tail_with_a_new_clock(
     lost = queue.dead(mail)
     assert await inventory.retry(store, [lost], now=NOW) == {lost: "retried"}
     assert queue.ids() == [waiting, lost]
-    assert queue.mail(lost) == replace(
+    anew = queue.mail(lost)
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert anew.boot
+    assert uptime + 880 < anew.expires_up <= uptime + 900
+    assert replace(anew, boot="", expires_up=0.0) == replace(
         mail, accepted_at=NOW, attempts=0, waited=0.0, expires_at=NOW + 900
     )
     job = queue.client.hgetall(keys.job_key(lost))

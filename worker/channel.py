@@ -18,6 +18,7 @@ from proxy.config.model import Settings
 from proxy.metrics import relaying
 from worker import ledger, relay
 from worker.claims import Claim, Claims, Settlement
+from worker.expiry import expired
 from worker.gate import Gate
 from worker.outcomes import Outcomes
 from worker.permits import Permits
@@ -125,22 +126,20 @@ class Channel:
         """See how many connections may be used now; too dear to ask for each message."""
         self._width = self.gate.width(self._budget.allowed(self))
 
-    def offer(self, claims: Iterable[Claim], now: float) -> None:
-        """Take claimed messages; those past their `expires_at` at `now` (s since 1970) die here."""
+    def offer(self, claims: Iterable[Claim]) -> None:
+        """Take claimed messages; those whose time (`expires`) is over die here."""
         self._measure()
         for claim in claims:
             if self._is_to_be_asked_for(claim):
                 self._outcomes.ask(claim)
                 continue
             self.octets += len(claim.body)
-            expires_at = claim.envelope.expires_at
             passage = relay.begin(claim)
             if claim.dot:
                 self._take_over(passage)
-            elif expires_at is not None and now > expires_at:
-                self._end(passage, relay.bury(passage, "it expired before it could be sent"))
             else:
                 self._ready.append(passage)
+        self._bury_expired()
         self.feed()
 
     def _is_to_be_asked_for(self, claim: Claim) -> bool:
@@ -163,6 +162,12 @@ class Channel:
         else:
             self._end(passage, step)
 
+    def _bury_expired(self) -> None:
+        """Let nothing that has an end wait here beyond it, and above all not be sent."""
+        for passage in expired(self._ready):
+            self._ready.remove(passage)
+            self._end(passage, relay.expire(passage))
+
     # -- the dispatcher ------------------------------------------------------------------------
 
     def feed(self) -> None:
@@ -177,6 +182,7 @@ class Channel:
             self._roomy()
 
     def _start_ready(self) -> None:
+        self._bury_expired()
         held_up = []  # messages that need a fresh connection must not stop those that do not
         while self._ready:
             passage = self._ready[0]
@@ -250,6 +256,8 @@ class Channel:
         usable = connection.free_slots and len(self._pool) <= self._width
         if not usable or passage.wants_fresh or not self._claims.holds(passage.claim):
             return False
+        if passage.envelope.expires_at is not None:
+            return False  # `feed` looks whether it may still be sent
         self._start(connection, self._ready.popleft())
         return True
 

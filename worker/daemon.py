@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from proxy.web.server import HttpError, HttpServer, serve_http
 from worker import ledger, troubles
 from worker.channel import Channel
 from worker.claims import Claim, Claims
+from worker.expiry import Expiry
 from worker.notices import open_office
 from worker.outcomes import Outcomes
 from worker.smarthost.host import Budget, Smarthost, Way, way_of
@@ -74,6 +74,7 @@ class Relay:
         self._by_stream = {
             stream: channel for channel in self.channels for stream in channel.streams
         }
+        self._expiry = Expiry(claims, list(settings.streams), self._offer)
         ledger.open_accounts(settings.streams, settings.postmark.ports)
         claims.on_shutdown = self.stop
         claims.on_stop_job = self._stop_job
@@ -122,6 +123,7 @@ class Relay:
             channel.start()
         ticking = asyncio.create_task(self._tick(), name="tick")
         looking = asyncio.create_task(self._look_again(), name="look again")
+        expiring = asyncio.create_task(self._expiry.run(), name="expiry")
         try:
             while not self._stopping.is_set():
                 try:
@@ -132,6 +134,7 @@ class Relay:
         finally:
             ticking.cancel()
             looking.cancel()
+            expiring.cancel()
             await asyncio.gather(*(channel.close() for channel in self.channels))
             await self._outcomes.close()
             await self._claims.close()
@@ -147,12 +150,14 @@ class Relay:
         if not claims:
             await self._claims.wait_for_work(POLL_S)
             return
+        self._offer(claims)
+
+    def _offer(self, claims: Sequence[Claim]) -> None:
         by_channel: defaultdict[Channel, list[Claim]] = defaultdict(list)
         for claim in claims:
             by_channel[self._by_stream[claim.stream]].append(claim)
-        now = time.time()
         for channel, mine in by_channel.items():
-            channel.offer(mine, now)
+            channel.offer(mine)
 
     async def _tick(self) -> None:
         while True:

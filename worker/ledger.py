@@ -58,7 +58,7 @@ def open_accounts(streams: Iterable[str], ports: Iterable[int]) -> None:
         _duration(stream)
         for found in LOOK_UP_RESULTS:
             relaying.LOOK_UPS.labels(stream, found)
-    for where in ("relay", "worker", "outcomes", "notices"):
+    for where in ("relay", "worker", "outcomes", "notices", "expiry"):
         relaying.DEFECTS.labels(where)
 
 

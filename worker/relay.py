@@ -24,6 +24,7 @@ DROPS_TO_DEFER = 3
 
 
 _GONE = Settlement("gone")
+_EXPIRED = "it expired before it could be sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +193,24 @@ def letter(left: JobEnvelope, dead: Mapping[str, str]) -> JobEnvelope | None:
 
 
 def bury(passage: Passage, why: str) -> Step:
-    """Return the step that makes everybody left of `passage` a dead letter (expired, stopped)."""
+    """Return the step that makes everybody left of `passage` a dead letter (stopped)."""
     dead = dict.fromkeys(passage.envelope.recipients, why)
+    return Step(None, Settlement("gone", dead=letter(passage.envelope, dead)), {}, dead, {})
+
+
+def expire(passage: Passage) -> Step:
+    """Return the step for a message whose time (`expires`) is over: a dead letter to everybody."""
+    replies = passage.envelope.replies
+
+    def words(address: str) -> str:
+        said = [_EXPIRED]
+        if address in passage.claim.dot:
+            said.append("whether an earlier attempt arrived is unknown")
+        elif address in replies:
+            said.append(f"the last reply was: {replies[address]}")
+        return "; ".join(said)
+
+    dead = {address: words(address) for address in passage.envelope.recipients}
     return Step(None, Settlement("gone", dead=letter(passage.envelope, dead)), {}, dead, {})
 
 

@@ -13,6 +13,7 @@ import redis.asyncio
 
 from proxy.queue import keys
 from proxy.queue.by_hand import note
+from proxy.queue.expiry import read_clocks, stamped
 from proxy.queue.job import (
     JobDecodeError,
     JobEnvelope,
@@ -225,9 +226,8 @@ def _new_clock(octets: bytes, now: float) -> bytes:
     expires_at = envelope.expires_at
     if expires_at is not None:
         expires_at = now + max(0.0, expires_at - envelope.accepted_at)
-    return encode_envelope(
-        replace(envelope, accepted_at=now, attempts=0, waited=0.0, expires_at=expires_at)
-    )
+    anew = replace(envelope, accepted_at=now, attempts=0, waited=0.0, expires_at=expires_at)
+    return encode_envelope(stamped(anew, read_clocks()))
 
 
 async def delete(redis: redis.asyncio.Redis, job_ids: Iterable[str]) -> dict[str, Deleted]:

@@ -35,6 +35,9 @@ class JobEnvelope:
     `notify` is false when nobody is to be told of deaths and delay, `notice` true for what Franker
     wrote itself to tell somebody: of its death nobody is told but the log.
 
+    `expires_at` is when its rule's `expires` is over; `expires_up` is the same in seconds since the
+    boot named `boot`, which no one can set (see `proxy.queue.expiry`).
+
     `replaced` holds what header fields said before, `added` names those that the rule set: what
     another rule would have to take back.
     """
@@ -58,6 +61,8 @@ class JobEnvelope:
     settled: tuple[str, ...] = ()
     notice: bool = False
     added: tuple[str, ...] = ()
+    expires_up: float = 0.0
+    boot: str = ""
 
     def left(self, recipients: tuple[str, ...], replies: dict[str, str]) -> "JobEnvelope":
         """Return this envelope with only `recipients` left, and `replies` noted for them."""
@@ -89,6 +94,8 @@ _SHORT = {
     "settled": "done",
     "notice": "note",
     "added": "add",
+    "expires_up": "up",
+    "boot": "boot",
 }
 # Names are short and defaults left out because every queued message pays for them in memory.
 _with_default = [

@@ -20,6 +20,7 @@ from proxy.config import Settings
 from proxy.log import events
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
+from proxy.queue.expiry import read_clocks, stamped
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
 from worker.board import Board
 from worker.claims.claim import Claim, Settlement
@@ -29,7 +30,7 @@ from worker.claims.identity import Registration, new_registration, rq_date
 from worker.claims.link import Link, Weather
 from worker.claims.process import identity
 from worker.claims.pulse import Facts, Pulse
-from worker.claims.scripts import CLAIM, REAP, REGISTER
+from worker.claims.scripts import CLAIM, ENDING, REAP, REGISTER, TAKE
 
 _CLAIM_OCTETS = 4_000_000
 _ANSWER_S = 5.0
@@ -167,6 +168,9 @@ class Claims:
             await self._renew(me)
             return []
         self._pulse.suspended = answer[0] == b"suspended"
+        return self._claimed(me, answer)
+
+    def _claimed(self, me: Registration, answer: Sequence[bytes]) -> list[Claim]:
         if len(answer) == 1:
             return []
         execution = f"{me.incarnation}-{me.claim}"
@@ -176,6 +180,27 @@ class Claims:
         claims = [claim for claim in found if claim is not None]
         self._held.update(dict.fromkeys(claim.id for claim in claims))
         return claims
+
+    async def take(self, stream: str, messages: Mapping[str, bytes]) -> list[Claim]:
+        """Claim the messages of `stream` with these ids that nobody has claimed, out of turn.
+
+        Each with its envelope's octets as they were read: one that changed since is left alone.
+        """
+        async with self._one_claim:
+            me = self._me
+            words = [word for message in messages.items() for word in message]
+            answer = await self._claiming.ask(
+                TAKE, me.incarnation, me.claim, rq_date(), me.name, stream, *words
+            )
+            return self._claimed(me, answer)
+
+    async def ending(self, stream: str, place: int, count: int) -> tuple[int, dict[str, bytes]]:
+        """Look at `count` waiting messages of `stream` from `place` on, the deferred ones last.
+
+        Returns how many there were, and the envelopes of those with an `expires`, by id.
+        """
+        seen, *words = await self._living.ask(ENDING, stream, place, count)
+        return seen, {words[at].decode(): words[at + 1] for at in range(0, len(words), 2)}
 
     def mark(self, claim: Claim, recipients: tuple[str, ...]) -> "asyncio.Future[bool]":
         """Note that the final dot of a transaction with `recipients` may be out.
@@ -316,4 +341,5 @@ def _with_new_clock(envelope: JobEnvelope, now: float) -> JobEnvelope:
     expires_at = envelope.expires_at
     if expires_at is not None:
         expires_at += now - envelope.accepted_at
-    return replace(envelope, attempts=0, waited=0.0, accepted_at=now, expires_at=expires_at)
+    anew = replace(envelope, attempts=0, waited=0.0, accepted_at=now, expires_at=expires_at)
+    return stamped(anew, read_clocks())

@@ -56,6 +56,8 @@ class Script:
 
 
 CLAIM = Script("claim")
+TAKE = Script("take")
+ENDING = Script("ending")
 SETTLE = Script("settle")
 REGISTER = Script("register")
 BEAT = Script("beat")

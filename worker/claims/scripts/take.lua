@@ -1,0 +1,31 @@
+-- ARGV: incarnation, number, date, worker's name, stream, then id, envelope of each message wanted
+-- Claims those that wait, in the queue or deferred, with just that envelope. Returns what claim.lua
+-- does, of which this is one more call: {claimed | gone, stream, id, envelope, body, dot, died, ...}.
+local incarnation, number = ARGV[1], tonumber(ARGV[2])
+local date, name, stream = ARGV[3], ARGV[4], ARGV[5]
+local execution = incarnation .. '-' .. ARGV[2]
+local last = call('HGET', WORKER .. incarnation, 'claim')
+if not last then return {'gone'} end
+last = tonumber(last)
+local reply = {'claimed'}
+if number <= last then return reply end -- what was claimed under it comes with the next claim
+
+for index = 6, #ARGV, 2 do
+  local id = ARGV[index]
+  local job = JOB .. id
+  local fields = call('HMGET', job, 'envelope', 'body', 'dot', 'died', 'claim')
+  if fields[1] == ARGV[index + 1] and not claimed(stream, id, fields[5]) then
+    local waits = call('LREM', QUEUE .. stream, 0, id) + call('ZREM', SCHEDULED .. stream, id)
+    if waits > 0 then
+      call('ZREM', DEFERRED .. stream, id)
+      call('HSET', job, 'status', 'started', 'started_at', date, 'worker_name', name,
+        'claim', execution)
+      call('ZADD', STARTED .. stream, 'inf', id .. ':' .. execution)
+      local at = #reply
+      reply[at + 1], reply[at + 2], reply[at + 3] = stream, id, fields[1]
+      reply[at + 4], reply[at + 5], reply[at + 6] = fields[2] or '', fields[3] or '', fields[4] or ''
+    end
+  end
+end
+if #reply > 1 then call('HSET', WORKER .. incarnation, 'claim', number) end
+return reply
