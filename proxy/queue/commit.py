@@ -267,6 +267,7 @@ class GroupCommit:
         found = await self._watch.inspect(store, now, batches=self._fates.number, verify=verify)
         self._trouble = found
         if found is not None:
+            self._diversion.halted()
             settle(self._lanes.clear(), found)
 
     async def _take_up(self, store: StoreConnection) -> None:

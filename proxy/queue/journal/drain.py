@@ -6,8 +6,9 @@ from typing import Any
 
 from proxy.queue.batch import MAX_MESSAGES, MAX_OCTETS, pack_commit
 from proxy.queue.fence import Fence
-from proxy.queue.journal.journal import Journal, Source
+from proxy.queue.journal.journal import Journal
 from proxy.queue.journal.record import Record
+from proxy.queue.journal.source import Source
 from proxy.queue.scripts import load
 from proxy.queue.store import StoreConnection
 from proxy.queue.watch import StoreWatch
@@ -32,8 +33,8 @@ class Drain:
         self._call = call
         self._theirs: dict[str, Fence] = {}
 
-    async def step(self, watch: StoreWatch) -> bool:
-        """Move a batch; return False when Redis has no room for any.
+    async def step(self, watch: StoreWatch) -> int:
+        """Move a batch; return how many octets of the journal it was, 0 when there is no room.
 
         Raises:
             FenceMovedError: nothing was moved.
@@ -42,24 +43,23 @@ class Drain:
         """
         journal = self._journal
         source = journal.source
-        if source is None:
-            return True
+        assert source is not None
         fence = await self._fence(source, watch.replicas)
         records, after, skipped = await self._fresh(source, fence, MAX_MESSAGES)
         if records and not watch.has_room(_size(records)):
             records, after, skipped = await self._fresh(source, fence, 1)
             if records and not watch.has_room(_size(records)):
                 watch.found_no_room(_size(records))
-                return False
+                return 0
         if records:
             await self._keep(records, fence)
-        source.at = after
+        octets, source.at = after - source.at, after
         source.moved += len(records)
         source.skipped += skipped
         source.messages -= len(records) + skipped
         if not source.left and not journal.is_own(source):
             await journal.forget(source)
-        return True
+        return octets
 
     async def forget_fences(self) -> None:
         """Remove the fences of journals that are gone."""
