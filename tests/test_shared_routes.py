@@ -285,5 +285,5 @@ def test_two_reasons_hold_the_gate_until_both_are_gone() -> None:
     assert [one.reason for one in gate.pauses] == [Reason.UNREACHABLE, Reason.REFUSING]
     gate.reached()
     assert [one.reason for one in gate.pauses] == [Reason.REFUSING]
-    gate.accepted()
+    assert gate.accepted(gate.proof)
     assert not gate.pauses

@@ -7,10 +7,13 @@ that fails concerns the workers of this host.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from worker.route import Pause, Scope
+
+ANY_ROW = "*"
+"""Stands for whatever row of refusals a route is in."""
 
 
 class Member(Protocol):
@@ -25,6 +28,10 @@ class Member(Protocol):
         """Take over how the route stands for all, as the record says; None: it is not paused."""
         ...
 
+    def hear_row(self, row: str) -> None:
+        """Hear the name of the row of refusals in which its account is; "": in none."""
+        ...
+
 
 class Board:
     """The gates of one worker, and what they have to say."""
@@ -35,6 +42,7 @@ class Board:
         self.has_heard = False
         """Whether Redis has ever told how the routes stand."""
         self._members: list[Member] = []
+        self._rows: dict[str, str] = {}
         self._acts: list[list[Any]] = []
         self._underway: list[list[Any]] = []
 
@@ -89,3 +97,16 @@ class Board:
             for scope, name in dict(member.names).items():
                 if name not in unsaid:  # else the answer is older than what we know
                     member.hear(scope, told.get(name))
+
+    def heard_rows(self, told: Sequence[bytes]) -> None:
+        """Hear which routes refuse mail just now: route, row as JSON, ...; with every answer."""
+        if not told and not self._rows:
+            return
+        self._rows = {}
+        for name, row in zip(told[::2], told[1::2], strict=True):
+            try:
+                self._rows[name.decode()] = str(json.loads(row)["id"])
+            except (ValueError, LookupError, TypeError):
+                self._rows[name.decode()] = ANY_ROW  # the next message that is taken ends it
+        for member in self._members:
+            member.hear_row(self._rows.get(member.names[Scope.ACCOUNT], ""))

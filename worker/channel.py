@@ -17,10 +17,11 @@ from proxy import log
 from proxy.config.model import Settings
 from proxy.metrics import relaying
 from worker import ledger, relay
-from worker.claims import Claim, Claims, Settlement
+from worker.claims import Claim, Claims, Leave, Settlement
+from worker.experience import Experience
 from worker.expiry import expired
 from worker.gate import Gate
-from worker.outcomes import Outcomes
+from worker.outcomes import ENDED, Outcomes
 from worker.permits import Permits
 from worker.relay import Passage, Step
 from worker.route import Reason
@@ -29,14 +30,13 @@ from worker.smarthost.host import Budget, Logins, RouteClosed, Smarthost, Way
 from worker.smarthost.pool import Pool
 from worker.smarthost.sasl import Login
 from worker.smarthost.transaction import Transaction, TransactionReplies
-from worker.suspicion import Cause, Suspicion
+from worker.suspicion import Cause
 from worker.verdict import Blame, Judgement, judge
 
 READY_PER_CONNECTION = 4
 """Messages claimed for each connection: two on the wire, two to follow at once."""
 
 _STOP_S = 10.0
-_ENDED = "the worker that sent it ended before the reply came"
 
 
 class Channel:
@@ -87,7 +87,7 @@ class Channel:
         self._pool = Pool(
             smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
         )
-        self._suspicion = Suspicion()
+        self._experience = Experience(claims, self.gate, self._pool, self._logins, self._close_gate)
         budget.join(self)
         self._width = 0
         self._measure()
@@ -97,7 +97,7 @@ class Channel:
     @property
     def held(self) -> int:
         """Messages claimed and not settled."""
-        return len(self._ready) + len(self._in_flight)
+        return len(self._ready) + len(self._in_flight) + self._experience.in_question
 
     @property
     def wants_connections(self) -> bool:
@@ -130,8 +130,7 @@ class Channel:
         """Take claimed messages; those whose time (`expires`) is over die here."""
         self._measure()
         for claim in claims:
-            if self._is_to_be_asked_for(claim):
-                self._outcomes.ask(claim)
+            if self._outcomes.takes(claim):
                 continue
             self.octets += len(claim.body)
             passage = relay.begin(claim)
@@ -142,21 +141,11 @@ class Channel:
         self._bury_expired()
         self.feed()
 
-    def _is_to_be_asked_for(self, claim: Claim) -> bool:
-        """Tell whether nobody is left of a message but those whose outcome Postmark is asked."""
-        if not claim.dot or not relay.asks_for_all(claim):
-            return False
-        if self._outcomes.policy(claim.stream) != "ask":
-            return False
-        if not claim.envelope.asked:
-            log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=_ENDED)
-        return True
-
     def _take_over(self, passage: Passage) -> None:
         """Go on with a message whose last transaction nobody knows the end of."""
         claim = passage.claim
-        log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=_ENDED)
-        step = relay.resume(passage, _ENDED, self._outcomes.policy(claim.stream))
+        log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=ENDED)
+        step = relay.resume(passage, ENDED, self._outcomes.policy(claim.stream))
         if step is None:
             self._ready.append(passage)
         else:
@@ -218,7 +207,9 @@ class Channel:
         self._landed.clear()
         fresh = self._pool.is_fresh(connection)
         replies = connection.submit(transaction)
-        replies.add_done_callback(partial(self._finished, connection, passage, recipients, fresh))
+        replies.add_done_callback(
+            partial(self._finished, connection, passage, recipients, fresh, self.gate.proof)
+        )
 
     def _finished(
         self,
@@ -226,6 +217,7 @@ class Channel:
         passage: Passage,
         recipients: tuple[str, ...],
         fresh: bool,
+        proof: str,
         future: "asyncio.Future[TransactionReplies]",
     ) -> None:
         """Judge a transaction that ended, and go on."""
@@ -237,7 +229,7 @@ class Channel:
             dot_out = recipients if replies.dot_sent else ()
             judgement = judge(replies, recipients)
             ledger.transaction(passage, connection.endpoint, replies, judgement)
-            self._settle(passage, judgement, replies, connection, fresh=fresh)
+            self._settle(passage, judgement, replies, connection, fresh=fresh, proof=proof)
         except Exception as error:
             self._our_defect(passage, error, dot_out)
         if not self._in_flight:
@@ -269,75 +261,74 @@ class Channel:
         connection: Connection,
         *,
         fresh: bool,
+        proof: str,
     ) -> None:
-        retry = self._settings.retry
         if passage.claim.id in self._permits.stopped and not replies.dot_sent:
             self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
             return
         if self._closing and judgement.unknown and self._policy(passage) != "ask":
             self._give_back(passage, "the worker stops", dot=tuple(judgement.unknown))
             return
-        cause = self._learn(passage, judgement, replies, connection)
+        cause = self._experience.learn(passage, judgement, replies, connection, proof)
         if cause is Cause.ROUTE:
             self._give_back(passage, judgement.reason)
         elif cause is Cause.UNCLEAR:
             # To the end of the line: the next probe must be another message.
-            self._end(passage, relay.postpone(passage, judgement.reason, delay=retry.first))
+            self._put_off(passage, judgement)
+        elif judgement.refusal is not None and judgement.dead:
+            self._experience.refused(
+                passage,
+                judgement.refusal,
+                partial(self._may_die, passage, judgement, connection, fresh),
+            )
         else:
             if judgement.blame is Blame.CREDENTIALS:
                 deferred = {**judgement.deferred, **judgement.again}
                 judgement = replace(judgement, deferred=deferred, again={})
-            step = relay.advance(
-                passage,
-                judgement,
-                fresh=fresh,
-                retry=retry,
-                unknown_outcome=self._policy(passage),
-                chance=random.random(),
-                ask_in=self._outcomes.first_pause() if judgement.unknown else 0.0,
-            )
-            self._end(passage, step, connection)
+            self._advance(passage, judgement, connection, fresh=fresh)
 
-    def _policy(self, passage: Passage) -> str:
-        return self._outcomes.policy(passage.claim.stream)
-
-    def _learn(
+    def _may_die(
         self,
         passage: Passage,
         judgement: Judgement,
-        replies: TransactionReplies,
         connection: Connection,
-    ) -> Cause:
-        """Let gate and pool learn from a transaction; return what it is put down to."""
-        blame = judgement.blame
-        if replies.final is not None and replies.final.positive:
-            self._pool.avoid = None
-            self._suspicion.accepted(time.monotonic())
-            self.gate.accepted()
-        elif blame is Blame.CREDENTIALS:
-            return self._learn_of_policy(passage, judgement, connection)
-        elif blame is Blame.CONGESTION:
-            self.gate.narrow(self._pool.reached)
-        elif judgement.midway:
-            self._pool.avoid = connection.endpoint
-        refusal = judgement.refusal
-        if refusal is not None and judgement.dead:
-            closed = self.gate.reason is Reason.REFUSING
-            reply = f"{refusal.code} {refusal.enhanced}"
-            if self.gate.refused(passage.claim.id, reply) or closed:
-                self._close_gate(Reason.REFUSING, judgement.reason or str(refusal))
-                return Cause.UNCLEAR
-        return Cause.MESSAGE
+        fresh: bool,
+        leave: Leave,
+    ) -> None:
+        """Go on with a message that was refused as a whole, now that all workers were heard."""
+        try:
+            match leave:
+                case Leave.DIES:
+                    self._advance(passage, judgement, connection, fresh=fresh)
+                case Leave.WAITS:
+                    self._close_gate(Reason.REFUSING, judgement.reason)
+                    self._put_off(passage, judgement)
+                case Leave.LOST:
+                    self._forget(passage)
+        except Exception as error:
+            self._our_defect(passage, error)
+        self.feed()
 
-    def _learn_of_policy(
-        self, passage: Passage, judgement: Judgement, connection: Connection
-    ) -> Cause:
-        cause = self._suspicion.judge(passage.claim.id, time.monotonic())
-        if cause is Cause.ROUTE:
-            self._pool.retire(connection)
-            if self._logins.refused(self._pool.login_of(connection)) is None:
-                self._close_gate(Reason.CREDENTIALS, judgement.reason)
-        return cause
+    def _put_off(self, passage: Passage, judgement: Judgement) -> None:
+        delay = self._settings.retry.first
+        self._end(passage, relay.postpone(passage, judgement.reason, delay=delay))
+
+    def _advance(
+        self, passage: Passage, judgement: Judgement, connection: Connection, *, fresh: bool
+    ) -> None:
+        step = relay.advance(
+            passage,
+            judgement,
+            fresh=fresh,
+            retry=self._settings.retry,
+            unknown_outcome=self._policy(passage),
+            chance=random.random(),
+            ask_in=self._outcomes.first_pause() if judgement.unknown else 0.0,
+        )
+        self._end(passage, step, connection)
+
+    def _policy(self, passage: Passage) -> str:
+        return self._outcomes.policy(passage.claim.stream)
 
     def _our_defect(
         self, passage: Passage, error: Exception, dot_out: tuple[str, ...] = ()
@@ -395,11 +386,7 @@ class Channel:
             self._pool.open_one()
 
     def _opened(self, login: Login) -> None:
-        self._suspicion.logged_in(time.monotonic())
-        for stream in self.streams:
-            for name in self._way.each_name:
-                used = relaying.CREDENTIAL_USED.labels(stream, name)
-                used.set(name == login.name)
+        self._experience.logged_in(login, self.streams)
         self.gate.reached()
         self.feed()
 

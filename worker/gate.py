@@ -12,8 +12,8 @@ from typing import Any
 from proxy import log
 from proxy.metrics import relaying
 from worker import route
-from worker.board import Board
-from worker.route import SCOPES, Pause, Reason, Refusals, Scope
+from worker.board import ANY_ROW, Board
+from worker.route import SCOPES, Pause, Reason, Scope
 
 _RECOVERY_S = 10.0
 
@@ -40,6 +40,8 @@ class Gate:
         """
         self.tried = False
         """Whether it was ever seen if the route can be used."""
+        self.proof = ""
+        """The row of refusals that a 250 to mail begun now proves to be over; "": nothing."""
         self._streams = tuple(streams)
         self._clock = clock
         self._board = board or Board()
@@ -49,7 +51,7 @@ class Gate:
         self._turned = turned
         self._pauses: dict[Scope, Pause] = {}
         self._first: Pause | None = None
-        self._refusals = Refusals()
+        self._row = ""
         self._width: int | None = None
         self._narrowed_at = 0.0
         for stream in self._streams:
@@ -106,6 +108,7 @@ class Gate:
         if name == self._name:
             return
         self._name = name
+        self.hear_row("")
         for scope, pause in list(self._pauses.items()):
             self._keep(scope, route.probe_now(pause, now=self._clock(), failures=0))
             self._say(scope)
@@ -171,6 +174,7 @@ class Gate:
         before = self._pauses.get(scope)
         self._pauses[scope] = pause
         self._first = self.pauses[0]
+        self._see_proof()
         for stream in self._streams:
             if before is not None and before.reason is not pause.reason:
                 relaying.ROUTE_PAUSED.labels(stream, before.reason).set(0)
@@ -179,26 +183,46 @@ class Gate:
     def _forget(self, scope: Scope) -> None:
         before = self._pauses.pop(scope)
         self._first = self.pauses[0] if self._pauses else None
+        self._see_proof()
         for stream in self._streams:
             relaying.ROUTE_PAUSED.labels(stream, before.reason).set(0)
             log.route_released(stream, reason=before.reason, seconds=self._clock() - before.since)
 
     # -- refusals of whole messages ------------------------------------------------------------
 
-    def accepted(self) -> None:
-        """Note a 250 to a message: nobody is refusing everything."""
-        if self._refusals.messages:
-            self._refusals = Refusals()
-        if self.reason is Reason.REFUSING:
-            self.open()
+    @property
+    def name(self) -> str:
+        """What the route is called for all workers."""
+        return self._name
 
-    def refused(self, message_id: str, reply: str) -> bool:
-        """Note a whole message refused with `reply` (code and enhanced code).
+    def hear_row(self, row: str) -> None:
+        """Hear the name of the row of refusals in which the account is; "": in none."""
+        self._row = row
+        self._see_proof()
 
-        Returns True when this speaks against the route: the message is not to be blamed.
+    def _see_proof(self) -> None:
+        account = self._pauses.get(Scope.ACCOUNT)
+        refusing = account is not None and account.reason is Reason.REFUSING
+        self.proof = self._row or (ANY_ROW if refusing else "")
+
+    def accepted(self, proof: str) -> str:
+        """Note a 250 to a message; `proof` was the gate's when that was begun.
+
+        Returns the row of refusals that is over with it, "" where it proves nothing: mail that was
+        under way when the refusals began may be taken, and the account be suspended all the same.
         """
-        self._refusals = self._refusals.refused(message_id, reply)
-        return self._refusals.against_route
+        account = self._pauses.get(Scope.ACCOUNT)
+        refusing = account is not None and account.reason is Reason.REFUSING
+        if proof and proof in (ANY_ROW, self._row):
+            self.hear_row("")
+            if refusing:
+                self.open()
+            return proof
+        if account is not None and refusing and not account.due(self._clock()):
+            # Only a hint, but worth a look at once: five bad messages may have come together.
+            self._keep(Scope.ACCOUNT, route.probe_now(account, now=self._clock(), failures=0))
+            self._board.probe(self.names[Scope.ACCOUNT])
+        return ""
 
     # -- congestion ---------------------------------------------------------------------------
 

@@ -76,6 +76,9 @@ ALERTS = "franker:alerts"
 ROUTES = "franker:routes"
 """The hash of routes that are paused (see `proxy.queue.routes`)."""
 
+REFUSALS = "franker:refusals"
+"""The hash of rows of refusals, by route: since when nothing was taken (see settle.lua)."""
+
 BY_HAND = "franker:by-hand"
 """The list of what was done by commands and is not in the log yet: JSON, oldest first, bounded."""
 

@@ -23,7 +23,7 @@ from proxy.queue.connection import open_redis
 from proxy.queue.expiry import read_clocks, stamped
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
 from worker.board import Board
-from worker.claims.claim import Claim, Settlement
+from worker.claims.claim import Claim, Leave, Settlement
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
 from worker.claims.identity import Registration, new_registration, rq_date
@@ -82,7 +82,7 @@ class Claims:
             shutdown=lambda: self.on_shutdown(),
             stop=self._stop,
         )
-        self._flusher = Flusher(self._settling, lambda: self._me, self._renew)
+        self._flusher = Flusher(self._settling, lambda: self._me, self._renew, self.board)
         self._pulse = Pulse(
             self._living,
             streams,
@@ -223,6 +223,19 @@ class Claims:
         elif settlement.then == "gone":
             self._gone += 1
         return self._flusher.settle(claim, settlement)
+
+    def refused(self, claim: Claim, route: str, reply: str) -> "asyncio.Future[Leave]":
+        """Ask whether a message that was refused as a whole may become a dead letter.
+
+        `reply` is the code and the enhanced code: the words often name the message. Counted over
+        all workers of `route`, in one step: of the different messages refused alike, with nothing
+        taken between, fewer than REFUSALS_TO_PAUSE die.
+        """
+        return self._flusher.refused(claim, route, reply)
+
+    def passed(self, claim: Claim, route: str, row: str) -> None:
+        """Note that `claim` was taken: the row of refusals called `row` ("*": any) is over."""
+        self._flusher.passed(claim, route, row)
 
     def holds(self, claim: Claim) -> bool:
         """Return False when the message is certainly no longer ours: this worker was reaped."""

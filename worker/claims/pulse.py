@@ -126,6 +126,7 @@ class Pulse:
             return
         self._confirmed = sent_at
         self._board.heard(answer[4])
+        self._board.heard_rows(answer[5])
         if due:
             self._shown, self._next_shown = state, sent_at + _SHOW_EVERY_S
         was_suspended, had = self.suspended, self.share

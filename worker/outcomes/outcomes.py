@@ -23,6 +23,8 @@ from worker.outcomes.inquiry import api_tokens, by_token, inquire
 from worker.relay import Step
 from worker.smarthost.tls import TrustStore
 
+ENDED = "the worker that sent it ended before the reply came"
+
 _AT_ONCE = 4
 _MOST = 100
 """Questions out or waiting for their turn; what is beyond goes back to wait in the queue."""
@@ -59,8 +61,19 @@ class Outcomes:
         """Return the seconds until a message is asked for the first time."""
         return first_pause(self._settings.postmark.ask_for, random.random())
 
-    def ask(self, claim: Claim) -> None:
-        """Take over `claim`, of which nobody but `claim.dot` is left, and settle it."""
+    def takes(self, claim: Claim) -> bool:
+        """Take over `claim`, and settle it, if its outcome is all there is to find out.
+
+        That is: nobody is left but `claim.dot`, and Postmark can be asked. Else returns False.
+        """
+        if not claim.dot or not relay.asks_for_all(claim) or self.policy(claim.stream) != "ask":
+            return False
+        if not claim.envelope.asked:
+            log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=ENDED)
+        self._take(claim)
+        return True
+
+    def _take(self, claim: Claim) -> None:
         if len(self._asking) >= _MOST:
             # As it was, only later.
             delay = FIRST_S * (1 + random.random())

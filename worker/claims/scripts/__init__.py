@@ -31,6 +31,7 @@ _NAMES = {
     "WAKE": keys.WAKE_CHANNEL,
     "TASK": keys.TASK,
     "ROUTES": keys.ROUTES,
+    "REFUSALS": keys.REFUSALS,
 }
 
 

@@ -2,7 +2,7 @@
 -- only be a clock's fault, what it has to say of its routes (JSON, see `routes_as_told`), number of
 -- streams, stream ..., now and then RQ worker field, value, ...
 -- Returns {} when struck off, else {suspended, share, something is due, {incarnation, counter,
--- process, ...}, JSON of the pauses of its routes by name}.
+-- process, ...}, JSON of the pauses of its routes by name, rows of refusals: route, row, ...}.
 local incarnation, limit, open = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if call('HEXISTS', WORKERS, incarnation) == 0 then return {} end
 call('HINCRBY', WORKERS, incarnation, 1)
@@ -127,4 +127,4 @@ if not fine then
   call('DEL', ROUTES)
   routes = '{}'
 end
-return {call('EXISTS', SUSPENDED), share, due, others, routes}
+return {call('EXISTS', SUSPENDED), share, due, others, routes, call('HGETALL', REFUSALS)}
