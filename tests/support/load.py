@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -11,7 +14,8 @@ class Load:
 
     `accepted` are the recipients whose message was answered 250; each is handed in once only: what
     was not answered, or refused for now, is not repeated, so that it can be told from a duplicate.
-    `rate` bounds the messages a second, of all sessions together; 0 does not.
+    `rate` bounds the messages a second, of all sessions together; 0 does not. `moments` are, for
+    each recipient in `accepted`, when the message began to be handed in and when it was answered.
     """
 
     port: int
@@ -24,6 +28,7 @@ class Load:
     accepted: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    moments: dict[str, tuple[float, float]] = field(default_factory=dict)
     _next: int = 0
     _stopping: bool = False
     _began: float = 0.0
@@ -36,6 +41,21 @@ class Load:
         """Hand in mail; return when all is answered."""
         self._began = asyncio.get_running_loop().time()
         await asyncio.gather(*(self._sessions() for _ in range(self.sessions)))
+
+    def out_of_order(self, recipients: Sequence[str]) -> list[tuple[str, str]]:
+        """Return who stands in `recipients` before somebody accepted before he was handed in.
+
+        Between messages that were under way at the same time there is no order.
+        """
+        wrong: list[tuple[str, str]] = []
+        first, answered = "", math.inf  # of all that stand behind
+        for recipient in reversed(recipients):
+            began, ended = self.moments[recipient]
+            if answered < began:
+                wrong.append((recipient, first))
+            if ended < answered:
+                first, answered = recipient, ended
+        return wrong
 
     def _take(self) -> str | None:
         if self._stopping or self._next >= self.count:
@@ -59,7 +79,9 @@ class Load:
                     due = self._began + self._next / self.rate
                     await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
                 self.unanswered.append(recipient)
+                began = time.monotonic()
                 code = await self._hand_in(reader, writer, recipient)
+                self.moments[recipient] = began, time.monotonic()
                 self.unanswered.remove(recipient)
                 (self.accepted if code == 250 else self.refused).append(recipient)
         finally:
