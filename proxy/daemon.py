@@ -24,6 +24,7 @@ from proxy.queue.by_hand import log_by_hand
 from proxy.queue.commit import GroupCommit, group_commit
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import feed_depths
+from proxy.queue.holdings import Holdings, look_after
 from proxy.reloading import Reloading
 from proxy.web import HttpServer, serve_http
 from proxy.web.server import HttpError
@@ -74,7 +75,8 @@ async def serve(
             raise StartError(str(error)) from error
         http = await _open_http(settings, commit, stack)
         await _store_or_patience(commit, stopping)
-        alerts = await stack.enter_async_context(_alerts(settings, data_dir, commit))
+        holdings = await stack.enter_async_context(look_after(settings, data_dir, "proxy"))
+        alerts = await stack.enter_async_context(_alerts(settings, data_dir, commit, holdings))
         # What is here now stays for good: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -169,9 +171,9 @@ async def _open_http(
 
 
 def _alerts(
-    settings: Settings, data_dir: Path, commit: GroupCommit
+    settings: Settings, data_dir: Path, commit: GroupCommit, holdings: Holdings
 ) -> contextlib.AbstractAsyncContextManager[Alerts]:
-    """Tell people of what goes wrong here: the store, the journal, dead letters."""
+    """Tell people of what goes wrong here: the store, the journal, dead letters, held mail."""
     host = socket.gethostname()
     ready_at = time.monotonic()
 
@@ -190,10 +192,19 @@ def _alerts(
         journal = commit.journal
         if journal is not None and (journal.taking or journal.messages):
             seen.append(troubles.journal(host, journal.messages))
-        return View(tuple(seen), lambda kind, _: kind is Kind.DEAD_LETTERS and not depths)
+        holds, after = holdings.holds, settings.notify.delay
+        seen += troubles.held(holds or (), now=time.time(), after=after)
+        return View(
+            tuple(seen),
+            lambda kind, _: (
+                (kind is Kind.DEAD_LETTERS and not depths) or (kind is Kind.HELD and holds is None)
+            ),
+        )
 
     def mine(kind: Kind, subject: str) -> bool:
-        return kind is Kind.DEAD_LETTERS or (kind is not Kind.ROUTE and subject == host)
+        return kind in (Kind.DEAD_LETTERS, Kind.HELD) or (
+            kind is not Kind.ROUTE and subject == host
+        )
 
     return open_alerts(settings, data_dir, look, shown=ALERTS, mine=mine)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from proxy.alerts import Kind, Trouble
 from proxy.metrics.depths import Depth
+from proxy.queue.holds import RESTORED, Hold
 
 STORE_PATIENCE_S = 10.0
 """How long mail may be refused for the time being, as at a start, before anybody is told."""
@@ -42,4 +43,28 @@ def dead_letters(depths: Iterable[Depth]) -> tuple[Trouble, ...]:
             mail = "1 message" if dead == 1 else f"{dead} messages"
             headline = f"{mail} of stream {depth.stream} could not be sent for good"
             found.append(Trouble(Kind.DEAD_LETTERS, depth.stream, headline, advice))
+    return tuple(found)
+
+
+def held(holds: Iterable[Hold], *, now: float, after: float) -> tuple[Trouble, ...]:
+    """Return one for each hold that a person may not know of, or may have forgotten.
+
+    That is one made by hand when it has stood for `after` seconds at `now` (since 1970).
+    """
+    advice = (
+        "It waits until it is released: `franker queue list` shows what is held and why,"
+        " `franker queue release NAME` sends it, `franker queue delete ID` throws it away."
+    )
+    found = []
+    for hold in holds:
+        if hold.name == RESTORED:
+            headline = f"Redis was restored from a backup: {hold.selection} is held"
+            what = (
+                "What was sent after the backup was made would be sent twice; so nothing of it is"
+                " sent before you say so. New mail goes out as always. "
+            )
+            found.append(Trouble(Kind.HELD, hold.name, headline, what + advice))
+        elif now - hold.since > after:
+            headline = f"{hold} is held ({hold.name})"
+            found.append(Trouble(Kind.HELD, hold.name, headline, advice))
     return tuple(found)

@@ -40,9 +40,9 @@ async def test_each_state_is_counted_by_stream(
     client.zadd(keys.scheduled_key("news"), {_id(5): NOW})
     client.zadd(keys.failed_key("news"), {f"{_id(9)}-1": "inf"})
     outbound, news, idle = await read_depths(store, ["outbound", "news", "idle"], NOW)
-    assert outbound.messages == {"queued": 3, "started": 2, "deferred": 0, "dead": 0}
-    assert news.messages == {"queued": 0, "started": 0, "deferred": 1, "dead": 1}
-    assert idle.messages == {"queued": 0, "started": 0, "deferred": 0, "dead": 0}
+    assert outbound.messages == {"queued": 3, "started": 2, "deferred": 0, "held": 0, "dead": 0}
+    assert news.messages == {"queued": 0, "started": 0, "deferred": 1, "held": 0, "dead": 1}
+    assert idle.messages == {"queued": 0, "started": 0, "deferred": 0, "held": 0, "dead": 0}
 
 
 async def test_the_oldest_message_counts_wherever_it_stands(

@@ -10,7 +10,7 @@ import redis.asyncio
 
 from proxy.config import Settings
 from proxy.mail.ids import new_id
-from proxy.queue import inventory, keys
+from proxy.queue import by_command, inventory, keys
 from proxy.queue.by_hand import log_by_hand
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import read_depths
@@ -151,8 +151,8 @@ async def test_one_message_is_found_in_any_state(
 async def test_what_is_not_there_is_not_found(store: redis.asyncio.Redis, queue: _Queue):
     assert await inventory.find(store, "nothing") is None
     assert await inventory.read_body(store, "nothing") is None
-    assert await inventory.retry(store, ["nothing"], now=NOW) == {"nothing": "absent"}
-    assert await inventory.delete(store, ["nothing"]) == {"nothing": "absent"}
+    assert await by_command.retry(store, ["nothing"], now=NOW) == {"nothing": "absent"}
+    assert await by_command.delete(store, ["nothing"]) == {"nothing": "absent"}
 
 
 async def test_what_was_split_off_a_message_is_found_by_its_id(
@@ -170,7 +170,7 @@ async def test_a_retried_dead_letter_goes_to_the_tail_with_a_new_clock(
     waiting = queue.queued()
     mail = replace(MAIL, expires_at=MAIL.accepted_at + 900, replies={"you@example.org": "550 no"})
     lost = queue.dead(mail)
-    assert await inventory.retry(store, [lost], now=NOW) == {lost: "retried"}
+    assert await by_command.retry(store, [lost], now=NOW) == {lost: "retried"}
     assert queue.ids() == [waiting, lost]
     anew = queue.mail(lost)
     uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -189,8 +189,8 @@ async def test_a_dead_letter_retried_twice_is_in_the_queue_once(
     queue: _Queue, store: redis.asyncio.Redis
 ):
     lost = queue.dead()
-    await inventory.retry(store, [lost, lost], now=NOW)
-    assert await inventory.retry(store, [lost], now=NOW) == {lost: "queued"}
+    await by_command.retry(store, [lost, lost], now=NOW)
+    assert await by_command.retry(store, [lost], now=NOW) == {lost: "queued"}
     assert queue.ids() == [lost]
 
 
@@ -198,7 +198,7 @@ async def test_a_retried_deferred_message_keeps_its_clock(
     queue: _Queue, store: redis.asyncio.Redis
 ):
     late = queue.deferred()
-    assert await inventory.retry(store, [late], now=NOW) == {late: "retried"}
+    assert await by_command.retry(store, [late], now=NOW) == {late: "retried"}
     assert queue.ids() == [late]
     assert queue.mail(late) == MAIL
     assert not queue.client.exists(keys.scheduled_key("outbound"), keys.deferred_key("outbound"))
@@ -208,8 +208,8 @@ async def test_what_is_being_sent_is_neither_retried_nor_deleted(
     queue: _Queue, store: redis.asyncio.Redis
 ):
     sending = queue.started()
-    assert await inventory.retry(store, [sending], now=NOW) == {sending: "sending"}
-    assert await inventory.delete(store, [sending]) == {sending: "sending"}
+    assert await by_command.retry(store, [sending], now=NOW) == {sending: "sending"}
+    assert await by_command.delete(store, [sending]) == {sending: "sending"}
     assert queue.client.exists(keys.job_key(sending))
     assert queue.ids() == []
 
@@ -232,7 +232,7 @@ async def test_what_is_retried_by_hand_is_in_the_proxys_log(
     queue: _Queue, store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]
 ):
     again = queue.dead()
-    await inventory.retry(store, [again, "nothing"], now=NOW)
+    await by_command.retry(store, [again, "nothing"], now=NOW)
     (line,) = await _logged(store, capfd)
     assert f" retried id={again} by=hand stream=outbound to=" in line
 
@@ -241,7 +241,7 @@ async def test_a_note_that_nobody_can_read_stops_no_other(
     queue: _Queue, store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]
 ):
     queue.client.rpush(keys.BY_HAND, b"\xff", b"[]", b'{"what": "retried"}')
-    await inventory.delete(store, [queue.queued()])
+    await by_command.delete(store, [queue.queued()])
     lines = await _logged(store, capfd)
     assert [" notice " in line for line in lines] == [True, True, True, False]
 
@@ -252,7 +252,7 @@ async def test_deleted_messages_leave_nothing_but_a_log_line_and_a_count(
     two = replace(MAIL, recipients=("a@example.org", "b@example.org"))
     ids = [queue.queued(two), queue.deferred(), queue.dead()]
     stays = queue.queued()
-    assert await inventory.delete(store, ids) == dict.fromkeys(ids, "deleted")
+    assert await by_command.delete(store, ids) == dict.fromkeys(ids, "deleted")
     assert queue.ids() == [stays]
     left = {key.decode() for key in queue.client.keys("*")}
     assert left == {
@@ -277,7 +277,7 @@ async def test_a_job_that_stands_nowhere_can_still_be_deleted(
 ):
     lost = queue.queued()
     queue.client.delete(keys.queue_key("outbound"))
-    assert await inventory.delete(store, [lost]) == {lost: "deleted"}
+    assert await by_command.delete(store, [lost]) == {lost: "deleted"}
     assert not queue.client.exists(keys.job_key(lost))
 
 
@@ -289,7 +289,7 @@ async def test_a_rerouted_letter_stands_in_the_queue_that_was_chosen_and_nowhere
     def judge(given: str, mail: JobEnvelope, body: bytes) -> RelayJob:
         return RelayJob(given, "bulk", replace(mail, rule="new"), b"anew " + body)
 
-    answer = await inventory.reroute(store, [job_id, waiting, "none"], judge)
+    answer = await by_command.reroute(store, [job_id, waiting, "none"], judge)
     assert answer == {job_id: "retried", waiting: "not_dead", "none": "absent"}
     assert queue.ids("bulk") == [job_id]
     assert queue.client.zcard(keys.failed_key("outbound")) == 0
@@ -309,11 +309,11 @@ async def test_a_letter_that_changed_while_it_was_judged_stays(
         queue.client.hset(keys.job_key(job_id), "envelope", b"another")
         return RelayJob(given, "bulk", mail, body)
 
-    assert await inventory.reroute(store, [job_id], judge) == {job_id: "changed"}
+    assert await by_command.reroute(store, [job_id], judge) == {job_id: "changed"}
     assert queue.ids("bulk") == []
 
 
 async def test_the_words_of_a_judge_who_says_no_are_told(queue: _Queue, store: redis.asyncio.Redis):
     job_id = queue.dead()
-    assert await inventory.reroute(store, [job_id], lambda *_: "no") == {job_id: "no"}
+    assert await by_command.reroute(store, [job_id], lambda *_: "no") == {job_id: "no"}
     assert queue.client.zcard(keys.failed_key("outbound")) == 1

@@ -16,7 +16,7 @@ import redis.asyncio
 
 from proxy.config import Settings
 from proxy.mail.ids import new_id
-from proxy.queue import inventory, keys
+from proxy.queue import by_command, keys
 from proxy.queue.connection import open_redis
 from proxy.queue.job import decode_envelope
 from tests.support.far_end import FarEnd
@@ -276,7 +276,7 @@ async def test_nobody_is_told_of_a_dead_letter_that_was_put_back_in_time(
     async with at_work(data_dir, settings) as (claims, office):
         job_id = await die(claims, queue)
         store = open_redis(settings, data_dir, timeout=10)
-        assert await inventory.retry(store, [job_id], now=time.time()) == {job_id: "retried"}
+        assert await by_command.retry(store, [job_id], now=time.time()) == {job_id: "retried"}
         await store.aclose()
         await office.turn()
         assert notices(queue) == []
@@ -289,7 +289,7 @@ async def test_a_letter_that_dies_again_is_told_again(queue: redis.Redis, data_d
         job_id = await die(claims, queue)
         await office.turn()
         store = open_redis(settings, data_dir, timeout=10)
-        await inventory.retry(store, [job_id], now=time.time())
+        await by_command.retry(store, [job_id], now=time.time())
         await store.aclose()
         [claim] = await claim_all(claims, 1)
         assert claim.id == job_id

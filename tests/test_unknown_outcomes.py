@@ -14,7 +14,7 @@ import redis
 from aiohttp import web
 
 from proxy.config import Settings
-from proxy.queue import inventory
+from proxy.queue import by_command, inventory
 from proxy.queue.connection import open_redis
 from proxy.queue.job import decode_envelope
 from tests.support.far_end import FarEnd
@@ -188,7 +188,7 @@ async def test_a_dead_letter_that_was_refused_once_is_judged_anew_after_a_retry(
     async with relay_at_work(settings, data_dir):
         await wait_until(lambda: dead(queue))
         far_end.store.release("outbound", "you@example.net")
-        await inventory.retry(store, dead(queue), now=2.0)
+        await by_command.retry(store, dead(queue), now=2.0)
         await far_end.until(2)
         await wait_until(lambda: nothing_left(queue))
     await store.aclose()

@@ -36,6 +36,7 @@ from worker.verdict import Blame, Judgement, judge
 READY_PER_CONNECTION = 4
 """Messages claimed for each connection: two on the wire, two to follow at once."""
 
+_Done = asyncio.Future[bool]
 _STOP_S = 10.0
 
 
@@ -166,7 +167,7 @@ class Channel:
             if not self._closing:
                 self._start_ready()
         else:  # another worker closed it, or a claim was under way when this one did
-            self._clear_ready(reason)
+            self.recall(f"the route is paused: {reason}")
         if self.room():
             self._roomy()
 
@@ -356,11 +357,11 @@ class Channel:
         else:
             self._ready.appendleft(step.passage)
 
-    def _give_back(self, passage: Passage, why: str, dot: tuple[str, ...] = ()) -> None:
+    def _give_back(self, passage: Passage, why: str, dot: tuple[str, ...] = ()) -> _Done:
         """Return a message to the head of its queue: nothing was its fault."""
-        self._claims.settle(passage.claim, Settlement("back", passage.envelope, dot=dot))
         log.returned(passage.claim.id, stream=passage.claim.stream, detail=why)
         self._forget(passage)
+        return self._claims.settle(passage.claim, Settlement("back", passage.envelope, dot=dot))
 
     def _forget(self, passage: Passage) -> None:
         self.octets -= len(passage.claim.body)
@@ -370,11 +371,11 @@ class Channel:
 
     def _close_gate(self, reason: Reason, detail: str) -> None:
         self.gate.close(reason, detail)
-        self._clear_ready(reason)
+        self.recall(f"the route is paused: {reason}")
 
-    def _clear_ready(self, reason: Reason) -> None:
-        while self._ready:
-            self._give_back(self._ready.pop(), f"the route is paused: {reason}")
+    def recall(self, why: str) -> list[_Done]:
+        """Give back what is not on the wire; return what is done when the queue has it."""
+        return [self._give_back(self._ready.pop(), why) for _ in range(len(self._ready))]
 
     def start(self) -> None:
         """See at once whether mail can leave, rather than with the first message."""
@@ -427,8 +428,7 @@ class Channel:
     async def close(self) -> None:
         """Finish what is on the wire, within 10 s, and give back what is not."""
         self._closing = True
-        while self._ready:
-            self._give_back(self._ready.pop(), "the worker stops")
+        self.recall("the worker stops")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_S):
                 await self._landed.wait()

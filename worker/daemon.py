@@ -78,6 +78,9 @@ class Relay:
         ledger.open_accounts(settings.streams, settings.postmark.ports)
         claims.on_shutdown = self.stop
         claims.on_stop_job = self._stop_job
+        claims.on_recall = lambda: [
+            done for channel in self.channels for done in channel.recall("the holds have changed")
+        ]
         claims.connections_in_use = lambda: max(budget.in_use for budget in self._budgets.values())
 
     def stop(self) -> None:

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     STORE = "store"
     JOURNAL = "journal"
     DEAD_LETTERS = "dead_letters"
+    HELD = "held"
 
 
 @dataclass(frozen=True, slots=True)

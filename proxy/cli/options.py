@@ -33,6 +33,11 @@ def config_option(command: _Command) -> _Command:
     )(command)
 
 
+def stream_option(command: _Command) -> _Command:
+    """Add `--stream NAME`."""
+    return click.option("--stream", metavar="NAME", help="Only this stream's.")(command)
+
+
 def json_option(command: _Command) -> _Command:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")(

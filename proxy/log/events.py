@@ -358,6 +358,18 @@ def store_durable() -> None:
     emit("store_durable", {})
 
 
+def store_restored(*, messages: int, before: str, held: bool) -> None:
+    """Redis is an older copy of the store that was seen at `before`: it came from a backup."""
+    text = (
+        "Redis was restored from a backup. What it has of mail taken before that time may have been"
+        " sent already: it is held, new mail goes out. Look with `franker queue list`; then"
+        " `franker queue release restored` sends it, `franker queue delete` throws it away"
+        if held
+        else "Redis was restored from a backup; no mail waited in it"
+    )
+    emit("store_restored", {"before": before, "messages": messages, "text": text})
+
+
 def journal_used(*, reason: str) -> None:
     """Redis cannot take mail: from now on it is kept in the journal on this host's disk."""
     emit("journal_used", {"reason": words(reason)})

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from proxy.mail.ids import LENGTH, accepted_ms
 from proxy.metrics.depths import Depth, QueueDepths
 from proxy.queue import keys
+from proxy.queue.holds import holds_of
 
 FEED_EVERY_S = 5.0
 _LOOKED_AT = 100  # ids at either end of a queue
@@ -22,8 +23,8 @@ async def read_depths(
     """Return the depth of each of `streams` at `now` (seconds since 1970).
 
     The oldest message is looked for at both ends of the queue (deferred ones come back at the
-    tail), among those being sent, and among the deferred. One that a person sent to be tried
-    again has a new clock, which its id does not tell: it is left out while it is queued.
+    tail), among those being sent, the deferred and those set aside. One that a person sent to be
+    tried again has a new clock, which its id does not tell: it is left out while it is queued.
 
     Raises:
         redis.exceptions.RedisError: Redis is away.
@@ -40,19 +41,31 @@ async def read_depths(
         pipeline.lrange(keys.queue_key(stream), -_LOOKED_AT, -1)
         pipeline.zrange(keys.started_key(stream), 0, _LOOKED_AT - 1)
         pipeline.zrange(keys.deferred_key(stream), 0, 0, withscores=True)
+        pipeline.zcard(keys.held_key(stream))
+        pipeline.zrange(keys.held_key(stream), 0, 0)
     pipeline.hmget(keys.DISCARDED, list(streams))
+    pipeline.hgetall(keys.HOLDS)
     replies: list[Any] = await pipeline.execute()
+    holds = holds_of(replies.pop())
     discarded = replies.pop()
     depths = []
     for stream, thrown in zip(streams, discarded, strict=True):
-        queued, started, deferred, dead, head, tail, claims, late = replies[:8]
-        del replies[:8]
+        queued, started, deferred, dead, head, tail, claims, late, held, aside = replies[:10]
+        del replies[:10]
         times = [*_times(head), *_times(tail), *_times(claim.split(b":")[0] for claim in claims)]
-        times += [score for _, score in late if score > 0]
+        times += [*_times(aside), *(score for _, score in late if score > 0)]
+        if any(hold.takes_stream(stream) for hold in holds):
+            queued, held = 0, held + queued
         depths.append(
             Depth(
                 stream,
-                {"queued": queued, "started": started, "deferred": deferred, "dead": dead},
+                {
+                    "queued": queued,
+                    "started": started,
+                    "deferred": deferred,
+                    "held": held,
+                    "dead": dead,
+                },
                 max(0.0, now - min(times) / 1000) if times else 0.0,
                 int(thrown or 0),
             )

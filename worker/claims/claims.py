@@ -27,6 +27,7 @@ from worker.claims.claim import Claim, Leave, Settlement
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
 from worker.claims.identity import Registration, new_registration, rq_date
+from worker.claims.keeping import Keeping
 from worker.claims.link import Link, Weather
 from worker.claims.process import identity
 from worker.claims.pulse import Facts, Pulse
@@ -53,6 +54,8 @@ class Claims:
         self.on_shutdown: Callable[[], None] = lambda: None
         self.on_stop_job: Callable[[str], None] = lambda _job_id: None
         self.connections_in_use: Callable[[], int] = lambda: 0
+        self.on_recall: Callable[[], Iterable[asyncio.Future[bool]]] = lambda: ()
+        """Called when the holds change: gives back what is not begun, says when that is done."""
         self.board = Board()
         """How the routes stand for all workers of this Redis."""
         self._settings = settings
@@ -83,6 +86,15 @@ class Claims:
             stop=self._stop,
         )
         self._flusher = Flusher(self._settling, lambda: self._me, self._renew, self.board)
+        self._keeping = Keeping(
+            self._connect(_BEAT_ANSWER_S),
+            data_dir,
+            number=number,
+            registration=lambda: self._me,
+            recall=lambda: self.on_recall(),
+            claiming=self._one_claim,
+            wake=self._work.set,
+        )
         self._pulse = Pulse(
             self._living,
             streams,
@@ -125,11 +137,13 @@ class Claims:
         """Register with Redis, waiting for it as long as it takes, and begin to beat."""
         await self._register(self._me)
         with contextlib.suppress(RedisError, OSError):
+            await self._keeping.look()
             await self._pulse.beat()
         self._tasks = [
             asyncio.create_task(self._pulse.run(), name="heartbeat"),
             asyncio.create_task(self._flusher.run(), name="settles"),
             asyncio.create_task(self._commands.run(), name="commands"),
+            asyncio.create_task(self._keeping.run(), name="look at the store"),
         ]
 
     async def claim(self, slots: Mapping[str, int]) -> list[Claim]:
@@ -145,6 +159,9 @@ class Claims:
         if not self._claiming.patient:
             return []
         self._work.clear()
+        floor = self._keeping.floor
+        if floor is None:
+            return []
         me = self._me
         words: list[str | int] = []
         for stream in self._order():
@@ -160,12 +177,16 @@ class Claims:
                 rq_date(),
                 me.name,
                 self._absurd,
+                *floor,
                 *words,
             )
         except (RedisError, OSError):
             return []  # only after stop_claiming
         if answer[0] == b"gone":
             await self._renew(me)
+            return []
+        if answer[0] == b"older":
+            await self._keeping.settle_lineage()
             return []
         self._pulse.suspended = answer[0] == b"suspended"
         return self._claimed(me, answer)
@@ -280,7 +301,13 @@ class Claims:
                     await self._flusher.drained()
                     await self._living.insist(REAP, self._me.incarnation, "")
         await _end(self._tasks[1:])
-        for connection in (self._claiming, self._living, self._settling, self._commands):
+        for connection in (
+            self._claiming,
+            self._living,
+            self._settling,
+            self._commands,
+            self._keeping,
+        ):
             await connection.close()
 
     def _connect(self, timeout: float) -> Redis:

@@ -22,6 +22,7 @@ from proxy.mail.address import normal_address
 from proxy.mail.ids import new_id
 from proxy.metrics import relaying
 from proxy.queue.connection import open_redis
+from proxy.queue.holds import standing_holds
 from proxy.queue.job import JobEnvelope
 from proxy.queue.refusal import before_running
 from worker.claims.identity import rq_date
@@ -179,7 +180,7 @@ class Office:
                 stream=self._stream,
                 owner=reader,
                 dead=news.dead.count + news.leaving.count,
-                late=news.late.count,
+                late=news.late.count + news.held.count,
             )
         elif deaths:
             await self._books.forget(deaths)
@@ -194,10 +195,18 @@ class Office:
             for each in await self._books.read(late)
             if not each.late and each.status in WAITING
         ]
+        holds = await standing_holds(self._redis) if waiting else ()
+
+        def held(each: Standing) -> bool:
+            return each.status == "deferred" or any(
+                hold.takes_stream(each.stream) for hold in holds
+            )
+
         return News(
             await self._chapter(each for each in gone if not each.leaving),
             await self._chapter(each for each in gone if each.leaving),
-            await self._chapter(waiting),
+            await self._chapter(each for each in waiting if not held(each)),
+            await self._chapter(each for each in waiting if held(each)),
         )
 
     async def _chapter(self, all_of_them: Iterable[Standing]) -> Chapter:

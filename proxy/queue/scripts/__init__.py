@@ -28,7 +28,15 @@ _NAMES = {
     "SCHEDULED": keys.scheduled_key("").removesuffix(keys.QUEUE_PREFIX),
     "FAILED": keys.failed_key("").removesuffix(keys.QUEUE_PREFIX),
     "DEFERRED": keys.deferred_key(""),
+    "HELD": keys.held_key("").removesuffix(keys.QUEUE_PREFIX),
     "RESULTS": keys.results_key(""),
+    "WORKERS": keys.WORKERS,
+    "PROCESSES": keys.PROCESSES,
+    "GRANTS": keys.GRANTS,
+    "HOLDS": keys.HOLDS,
+    "ROUTES": keys.ROUTES,
+    "TURN": keys.TURN,
+    "STORE": keys.STORE,
     "DISCARDED": keys.DISCARDED,
     "UNTOLD": keys.untold_key(""),
     "TOLD": keys.TOLD,
@@ -42,19 +50,31 @@ _AT_ANY_LIMIT = {
     "announce",
     "delete",
     "fence",
+    "flush",
+    "hold",
     "leave",
+    "probe",
     "reroute",
     "retry",
     "said",
+    "store",
     "tell",
+    "unhold",
     "withdraw",
 }
+_WITH_HOLDS = {"judge", "unhold", "flush"}
 _PRELUDE = "".join(f"local {name} = '{value}'\n" for name, value in _NAMES.items())
+
+
+def holding() -> str:
+    """Return the Lua words about holds; they need the name HOLDS."""
+    return resources.files(__name__).joinpath("holding.lua").read_text("utf-8")
 
 
 @cache
 def load(name: str, package: str = __name__) -> Script:
     """Return the script `name`.lua of `package`, with the names of keys as Lua locals."""
     head = "#!lua flags=allow-oom\n" if name in _AT_ANY_LIMIT else ""
-    text = head + _PRELUDE + resources.files(package).joinpath(f"{name}.lua").read_text("utf-8")
+    text = head + _PRELUDE + (holding() if name in _WITH_HOLDS else "")
+    text += resources.files(package).joinpath(f"{name}.lua").read_text("utf-8")
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -8,6 +8,7 @@ for i = 1, #ARGV, 3 do
   local origin, word = found[1], 'absent'
   if origin then
     local apart = redis.call('ZREM', FAILED .. origin, id) + redis.call('ZREM', SCHEDULED .. origin, id)
+      + redis.call('ZREM', HELD .. origin, id)
     if apart > 0 or found[2] ~= 'started' then
       if apart == 0 then
         redis.call('LREM', QUEUE .. origin, 1, id)

@@ -1,6 +1,6 @@
 -- Puts dead and deferred jobs at their queues' tails, each whole or not at all.
 -- ARGV: of each job its id, its envelope as it was read, its envelope anew, what the log shall say.
--- Says for each: retried, queued (already), sending, changed (look again), absent.
+-- Says for each: retried, queued (already), held, sending, changed (look again), absent.
 local words = {}
 for i = 1, #ARGV, 4 do
   local id, old, new = ARGV[i], ARGV[i + 1], ARGV[i + 2]
@@ -28,7 +28,8 @@ for i = 1, #ARGV, 4 do
       redis.call('RPUSH', BY_HAND, ARGV[i + 3])
       word = 'retried'
     else
-      word = found[3] == 'started' and 'sending' or 'queued'
+      local words_of = {started = 'sending', deferred = 'held'}
+      word = words_of[found[3]] or 'queued'
     end
   end
   words[#words + 1] = word

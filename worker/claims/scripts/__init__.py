@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from proxy.queue import keys
+from proxy.queue.scripts import holding
 
 _NAMES = {
     "QUEUE": keys.queue_key(""),
@@ -22,6 +23,9 @@ _NAMES = {
     "SCHEDULED": keys.scheduled_key(""),
     "FAILED": keys.failed_key(""),
     "DEFERRED": keys.deferred_key(""),
+    "HELD": keys.held_key(""),
+    "HOLDS": keys.HOLDS,
+    "STORE": keys.STORE,
     "RESULTS": keys.results_key(""),
     "UNTOLD": keys.untold_key(""),
     "TOLD": keys.TOLD,
@@ -44,7 +48,8 @@ class Script:
 
     def __init__(self, name: str) -> None:
         names = "".join(f"local {key} = '{value}'\n" for key, value in _NAMES.items())
-        self._text = "#!lua flags=allow-oom\n" + names + _text("common") + _text(name)
+        words = _text("common") + (holding() if name == "claim" else "")
+        self._text = "#!lua flags=allow-oom\n" + names + words + _text(name)
         self.sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, redis: Redis, *args: bytes | str | float) -> Any:
@@ -64,3 +69,4 @@ REGISTER = Script("register")
 BEAT = Script("beat")
 REAP = Script("reap")
 SWEEP = Script("sweep")
+KEEP_TO = Script("keep_to")

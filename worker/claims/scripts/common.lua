@@ -39,6 +39,8 @@ local function nowhere_else(stream, id, status, claim)
     return #call('ZSCAN', STARTED .. stream, 0, 'MATCH', id .. ':*', 'COUNT', 1000000)[2] == 0
   elseif status == 'scheduled' then
     return not call('ZSCORE', SCHEDULED .. stream, id)
+  elseif status == 'deferred' then
+    return not call('ZSCORE', HELD .. stream, id)
   elseif status == 'failed' or status == 'stopped' then
     return not call('ZSCORE', FAILED .. stream, id)
   elseif status == 'canceled' then

@@ -1,5 +1,5 @@
 -- ARGV: incarnation, number, date, worker's name, stream, then id, envelope of each message wanted
--- Claims those that wait, in the queue or deferred, with just that envelope. Returns what claim.lua
+-- Claims those that wait, in the queue, deferred or held, with just that envelope. Returns what claim.lua
 -- does, of which this is one more call: {claimed | gone, stream, id, envelope, body, dot, died, ...}.
 local incarnation, number = ARGV[1], tonumber(ARGV[2])
 local date, name, stream = ARGV[3], ARGV[4], ARGV[5]
@@ -16,6 +16,7 @@ for index = 6, #ARGV, 2 do
   local fields = call('HMGET', job, 'envelope', 'body', 'dot', 'died', 'claim')
   if fields[1] == ARGV[index + 1] and not claimed(stream, id, fields[5]) then
     local waits = call('LREM', QUEUE .. stream, 0, id) + call('ZREM', SCHEDULED .. stream, id)
+      + call('ZREM', HELD .. stream, id)
     if waits > 0 then
       call('ZREM', DEFERRED .. stream, id)
       call('HSET', job, 'status', 'started', 'started_at', date, 'worker_name', name,

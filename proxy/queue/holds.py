@@ -1,0 +1,293 @@
+"""Mail that waits because a person, or Franker for safety, said so.
+
+A hold is a record in Redis that stands until it is released: what comes later and matches waits,
+too. Workers ask for holds in the step in which they claim. One that takes whole streams keeps
+them from claiming there; what another one takes is set aside when its turn comes, with its
+attempts and its age, and goes back to the head of its queue, in order, when nothing holds it any
+more. The functions raise redis.exceptions.RedisError when Redis is away.
+"""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+
+from proxy.queue import keys
+from proxy.queue.scripts import load
+from proxy.queue.selection import Selection, selection_of, when
+
+RESTORED = "restored"
+"""The name of the hold on mail of a store that is an older copy of itself."""
+
+MOST = 50
+"""Holds at a time: each is looked at for each message while there is any."""
+
+_BITE = 200
+_STALE_S = 5.0
+_STEP_S = 0.05
+
+
+class HoldError(ValueError):
+    """A hold cannot be made as asked for; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What is held, without what `released` names of it. `since` is in seconds since 1970."""
+
+    name: str
+    selection: Selection
+    since: float
+    by: str = ""
+    reason: str = ""
+    released: tuple[Selection, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """Return what a script reads."""
+        found: dict[str, Any] = {**self.selection.record(), "since": self.since, "by": self.by}
+        if self.reason:
+            found["reason"] = self.reason
+        if self.released:
+            found["except"] = [each.record() for each in self.released]
+        return found
+
+    def takes_stream(self, stream: str) -> bool:
+        """Tell whether it takes all mail of `stream`, so that none is claimed."""
+        whole = self.selection.is_whole and self.selection.stream in (None, stream)
+        return whole and not any(
+            each.is_whole and each.stream in (None, stream) for each in self.released
+        )
+
+    def __str__(self) -> str:
+        """Say in one line what is held, since when, by whom and why."""
+        but = "".join(f", but not {each}" for each in self.released)
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.selection}{but}, since {when(self.since)} by {self.by or 'nobody'}{why}"
+
+
+async def standing_holds(client: redis.asyncio.Redis) -> tuple[Hold, ...]:
+    """Return the holds that stand, the oldest first."""
+    return holds_of(await _plain(client).hgetall(keys.HOLDS))
+
+
+def holds_of(records: dict[bytes, bytes]) -> tuple[Hold, ...]:
+    """Return the holds that stand, of all records as they are kept."""
+    found = []
+    for name, octets in records.items():
+        record = _readable(octets)
+        if record is not None and "returning" not in record:
+            found.append(_hold_of(name.decode("utf-8", "replace"), record))
+    return tuple(sorted(found, key=lambda hold: (hold.since, hold.name)))
+
+
+def _plain(client: redis.asyncio.Redis) -> Any:
+    """Return `client` without the library's types: they allow decoded replies, ours are octets."""
+    return client
+
+
+def _readable(octets: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(octets)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _hold_of(name: str, record: dict[str, Any]) -> Hold:
+    released = record.get("except") or ()
+    since = record.get("since")
+    return Hold(
+        name,
+        selection_of(record),
+        float(since) if isinstance(since, int | float) else 0.0,
+        str(record.get("by", "")),
+        str(record.get("reason", "")),
+        tuple(selection_of(each) for each in released if isinstance(each, dict)),
+    )
+
+
+async def hold(client: redis.asyncio.Redis, wanted: Hold) -> tuple[Hold, int]:
+    """Let `wanted` stand; return it, or the one that takes the same already, and the turn.
+
+    From the return on nothing that it takes is claimed. What a worker has claimed before, and not
+    begun to send, it gives back: see `kept_to`. A `name` of "" is chosen here.
+
+    Raises:
+        HoldError: the name is taken, or there are too many.
+    """
+    while True:
+        records = await _plain(client).hgetall(keys.HOLDS)
+        standing = holds_of(records)
+        for each in standing:
+            same = each.selection.record() == wanted.selection.record() and not each.released
+            if same and wanted.name in ("", each.name):
+                return each, int(await _plain(client).get(keys.TURN) or 0)
+        names = {each.name for each in standing}
+        if wanted.name in names:
+            raise HoldError(f"there is another hold of the name {wanted.name!r}")
+        if len(names) >= MOST:
+            raise HoldError(f"there are {MOST} holds already; release one first")
+        free = next(
+            f"hold{number}" for number in range(1, MOST + 2) if f"hold{number}" not in names
+        )
+        name = wanted.name or free
+        made = Hold(name, wanted.selection, wanted.since, wanted.by, wanted.reason)
+        turn = await _write(client, records, {name: made.record()})
+        if turn:
+            return made, turn
+
+
+async def _write(
+    client: redis.asyncio.Redis,
+    records: dict[bytes, bytes],
+    changes: dict[str, dict[str, Any] | None],
+) -> int:
+    """Write records anew, None striking one off; return the turn, 0 when they changed meanwhile."""
+    words: list[str | bytes] = []
+    for name, record in changes.items():
+        anew = "" if record is None else json.dumps(record, separators=(",", ":"))
+        words += [name, records.get(name.encode(), b""), anew]
+    return int(await client.register_script(load("hold").text)(args=words))
+
+
+async def release(
+    client: redis.asyncio.Redis,
+    now: float,
+    *,
+    names: Sequence[str] = (),
+    selection: Selection | None = None,
+) -> tuple[tuple[str, ...], int]:
+    """Hold no longer what `selection` takes (None: all), of the holds of `names`, or of all.
+
+    Returns the names of holds that ended or take less now, and how many messages came back. `now`
+    is in seconds since 1970.
+
+    Raises:
+        HoldError: no hold is of one of the names.
+    """
+    selection = selection or Selection()
+    mark = f"release-{secrets.token_hex(4)}"
+    while True:
+        records = await _plain(client).hgetall(keys.HOLDS)
+        standing = {each.name: each for each in holds_of(records)}
+        if unknown := [name for name in names if name not in standing]:
+            raise HoldError(f"there is no hold {unknown[0]!r}")
+        changes: dict[str, dict[str, Any] | None] = {}
+        for name, each in standing.items():
+            if (names and name not in names) or selection.is_apart_from(each.selection):
+                continue
+            if selection.takes_all_of(each.selection):
+                changes[name] = None
+            elif selection not in each.released:
+                released = (*each.released, selection)
+                changes[name] = Hold(
+                    name, each.selection, each.since, each.by, each.reason, released
+                ).record()
+        stream = {} if selection.stream is None else {"stream": selection.stream}
+        if await _write(client, records, changes | {mark: {"returning": now, **stream}}):
+            break
+    back = await _return_all(client, [selection.stream] if selection.stream else None)
+    await _plain(client).hdel(keys.HOLDS, mark)
+    return tuple(changes), back
+
+
+async def finish_releases(client: redis.asyncio.Redis, now: float) -> int:
+    """Put back what a release left that came to no end; return how many messages came back."""
+    back = 0
+    for name, octets in (await _plain(client).hgetall(keys.HOLDS)).items():
+        record = _readable(octets)
+        # In the future: a clock was set back.
+        if record is None or 0 <= now - float(record.get("returning", now)) < _STALE_S:
+            continue
+        stream = record.get("stream")
+        back += await _return_all(client, [stream] if stream else None)
+        await _plain(client).hdel(keys.HOLDS, name)
+    return back
+
+
+async def _return_all(client: redis.asyncio.Redis, streams: Sequence[str] | None) -> int:
+    if streams is None:
+        names = await _plain(client).smembers(keys.QUEUES)
+        streams = [each for name in names if (each := keys.stream_of(name.decode()))]
+    script = client.register_script(load("unhold").text)
+    back = 0
+    for stream in streams:
+        last: bytes = b""
+        while True:
+            came, last = await script(args=[keys.queue_name(stream), last, _BITE])
+            back += came
+            if not last:
+                break
+    return back
+
+
+async def kept_to(client: redis.asyncio.Redis, turn: int, patience: float) -> tuple[str, ...]:
+    """Wait until all workers keep to the holds of `turn`; return the names of those that do not.
+
+    They are given `patience` seconds. Until then one may still send what it had claimed before.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while True:
+        late = []
+        for incarnation in await _plain(client).hkeys(keys.WORKERS):
+            key = keys.worker_key(incarnation.decode())
+            name, reached = await _plain(client).hmget(key, ["name", "turn"])
+            if name is not None and int(reached or 0) < turn:
+                late.append(name.decode("utf-8", "replace"))
+        if not late or loop.time() >= deadline:
+            return tuple(late)
+        await asyncio.sleep(_STEP_S)
+
+
+async def taken_by(
+    client: redis.asyncio.Redis,
+    stream: str,
+    ids: Sequence[str],
+    holds: Iterable[Hold] | None = None,
+) -> list[str]:
+    """Return for each job the name of the first of `holds` that takes it, "" for none.
+
+    None: of the holds that stand.
+    """
+    if holds is None:
+        words = ""
+    else:
+        words = json.dumps([{**each.record(), "name": each.name} for each in holds])
+    script = client.register_script(load("judge").text)
+    found: list[str] = []
+    for start in range(0, len(ids), _BITE):
+        answer = await script(args=[words, stream, *ids[start : start + _BITE]])
+        found += [name.decode("utf-8", "replace") for name in answer]
+    return found
+
+
+async def waiting_in(client: redis.asyncio.Redis, stream: str) -> tuple[list[str], list[str]]:
+    """Return the ids of `stream` that wait in its queue, and those set aside."""
+    queued = await _plain(client).lrange(keys.queue_key(stream), 0, -1)
+    aside = await _plain(client).zrange(keys.held_key(stream), 0, -1)
+    return [each.decode() for each in queued], [each.decode() for each in aside]
+
+
+async def met(
+    client: redis.asyncio.Redis, streams: Sequence[str], selection: Selection
+) -> AsyncIterator[tuple[str, str, list[str]]]:
+    """Yield the ids that `selection` takes of each stream and state: queued, held, deferred."""
+    asked = (Hold("met", selection, 0.0),)
+    for stream in streams:
+        if selection.stream not in (None, stream):
+            continue
+        queued, aside = await waiting_in(client, stream)
+        deferred = await _plain(client).zrange(keys.scheduled_key(stream), 0, -1)
+        places = {
+            "queued": queued,
+            "held": aside,
+            "deferred": [each.decode() for each in deferred],
+        }
+        for state, ids in places.items():
+            names = await taken_by(client, stream, ids, asked)
+            yield stream, state, [one for one, name in zip(ids, names, strict=True) if name]

@@ -1,0 +1,54 @@
+-- Looks whether this store is the one that is known, and moves its counter on.
+-- STORE: hash of id and tick, a number that only rises; who has seen it at a number, and sees it at a
+-- lower one, has an older copy before him.
+-- ARGV: what is known, JSON of id -> {tick, time: when that was}; an id that nobody had; the name and
+-- record of the hold for mail of a copy, JSON without `before`.
+-- Says {word, id, tick, turn, messages there}; word: known | first (nothing was known) | other (a
+-- store of another id) | empty (a new one in the place of one that was known) | restored.
+local known = cjson.decode(ARGV[1])
+local found = redis.call('HMGET', STORE, 'id', 'tick')
+local id, tick, word = found[1], tonumber(found[2]), 'known'
+local mark, mail = id and known[id], 0
+
+if not (id and tick) then
+  id, tick, word, mark = ARGV[2], 0, 'first', nil
+  for _, each in pairs(known) do
+    word = 'empty'
+    if not mark or each.time > mark.time then mark = each end
+  end
+elseif not mark then
+  word = next(known) and 'other' or 'first'
+elseif tick < mark.tick then
+  word = 'restored'
+end
+
+if word == 'empty' or word == 'restored' then
+  for _, queue in ipairs(redis.call('SMEMBERS', QUEUES)) do
+    local origin = string.sub(queue, #QUEUE + 1)
+    if string.sub(origin, 1, #QUEUE_PREFIX) == QUEUE_PREFIX then
+      mail = mail + redis.call('LLEN', queue) + redis.call('ZCARD', STARTED .. origin)
+        + redis.call('ZCARD', SCHEDULED .. origin) + redis.call('ZCARD', HELD .. origin)
+    end
+  end
+  -- One without a number, but with mail, is a copy of before there was one.
+  if mail > 0 then word = 'restored' end
+end
+
+if word == 'restored' then
+  -- Those that live are not what they were there: they begin anew, and the claims of old are ended.
+  redis.call('DEL', WORKERS, PROCESSES, GRANTS)
+  tick = math.max(tick, mark.tick)
+  if mail > 0 then
+    local hold, before = cjson.decode(ARGV[4]), redis.call('HGET', HOLDS, ARGV[3])
+    hold.before = mark.time
+    if before then
+      hold = cjson.decode(before)
+      hold.before = math.max(hold.before, mark.time)
+    end
+    redis.call('HSET', HOLDS, ARGV[3], cjson.encode(hold))
+    redis.call('INCR', TURN)
+  end
+end
+tick = tick + 1
+redis.call('HSET', STORE, 'id', id, 'tick', tick)
+return {word, id, tick, tonumber(redis.call('GET', TURN) or 0), mail}
