@@ -68,6 +68,19 @@ async def test_a_connection_with_a_mail_begun_never_gives_way(redis_server: Redi
         assert (await (await office.dial()).mail(MESSAGE)).startswith("250 2.0.0 ")
 
 
+async def test_the_place_of_a_client_that_went_away_in_the_middle_is_free(
+    redis_server: RedisServer,
+) -> None:
+    async with front(redis_server, listen={"max_connections": 5}) as office:
+        for _ in range(2):
+            dialogs = await four(office)
+            for dialog in dialogs:
+                await dialog.begin(data=False)
+            for dialog in dialogs:
+                dialog.vanish()
+            await wait_until(lambda: office.listener.sessions == 0, what="they are gone")
+
+
 async def test_a_mail_on_its_way_to_the_disk_never_gives_way(redis_server: RedisServer) -> None:
     async with front(redis_server, listen={"max_connections": 5}) as office:
         dialogs = await four(office)
@@ -127,7 +140,8 @@ async def test_a_flood_of_connections_takes_no_more_places_and_few_lines_of_the_
     redis_server: RedisServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     idle, full = refused("connections_idle"), refused("connections_client")
-    async with front(redis_server, listen={"max_connections": 20}) as office:
+    # Time stands still: no end of a session is over by itself, and no line is due again.
+    async with front(redis_server, clock=lambda: 0.0, listen={"max_connections": 20}) as office:
         busy = await office.dial()
         await busy.begin()
         flood = [await office.dial() for _ in range(300)]
