@@ -1,7 +1,9 @@
 """Connections at their limit: who gives way, who is refused, and what both are told."""
 
 import asyncio
+import os
 import re
+import sys
 
 import pytest
 
@@ -134,6 +136,47 @@ async def test_connections_by_a_unix_socket_are_counted_by_user_as_well(
             await (await office.dial(at)).begin(data=False)
         newcomer = await office.dial(greeted=False)
         assert await newcomer.reply() == FULL_FOR_ONE
+
+
+ANOTHER_USER = """
+import encodings.idna, os, socket, sys
+if os.getuid() == 0:
+    os.setuid(54321)
+held = []
+for _ in range(int(sys.argv[2])):
+    one = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 20)
+    lines = one.makefile("rb")
+    told = lines.readline()
+    if told.startswith(b"220 "):
+        one.sendall(b"MAIL FROM:<app@example.com>\\r\\n")
+        assert lines.readline().startswith(b"250 ")
+        held.append((one, lines))
+print(len(held), told.decode(), flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_a_user_that_opens_connections_without_end_leaves_some_to_others_on_this_host(
+    redis_server: RedisServer,
+) -> None:
+    async with front(redis_server, listen={"max_connections": 50}) as office:
+        # More than are never asked of, and idle, so that they could give way to whoever comes.
+        ours = [await office.dial() for _ in range(9)]
+        greedy = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", ANOTHER_USER, str(office.ports[0]), "60",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert greedy.stdout is not None
+        said = (await asyncio.wait_for(greedy.stdout.readline(), 20)).decode()
+        if os.getuid() == 0:
+            assert said.startswith("40 421 4.3.2 This client has 40 connections already")
+            for dialog in ours:
+                assert (await dialog.mail(MESSAGE)).startswith("250 2.0.0 ")
+            assert (await (await office.dial()).mail(MESSAGE)).startswith("250 2.0.0 ")
+        else:  # nobody else is to be had: all are one client's, and its own give way
+            assert said.startswith("40 421 4.3.2 This client has 40 connections already")
+            assert await ours[0].reply() == GAVE_WAY
+        await greedy.communicate(b"")
 
 
 async def test_a_flood_of_connections_takes_no_more_places_and_few_lines_of_the_log(

@@ -85,7 +85,8 @@ class SmtpProtocol(SmtpConnection):
         await self.flush()
         skipped = 0
         self._idle = True
-        if not self.in_transaction:
+        rests = not self.in_transaction
+        if rests:
             self.office.crowd.rests(self)
         try:
             while (line := reader.take_line()) is None:
@@ -100,7 +101,8 @@ class SmtpProtocol(SmtpConnection):
             return None
         finally:
             self._idle = False
-            self.office.crowd.works(self)
+            if rests:
+                self.office.crowd.works(self)
         return line
 
     async def _obey(self, line: bytes) -> None:
