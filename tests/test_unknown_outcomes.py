@@ -37,6 +37,7 @@ from tests.support.waiting import wait_until
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.outcomes.asking.FIRST_S", 0.1)
     monkeypatch.setattr("worker.outcomes.outcomes.FIRST_S", 0.1)
+    monkeypatch.setattr("worker.outcomes.silence.FIRST_S", 0.1)
 
 
 @pytest.fixture

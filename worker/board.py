@@ -42,6 +42,8 @@ class Board:
         self.has_heard = False
         """Whether Redis has ever told how the routes stand."""
         self._members: list[Member] = []
+        self._apis_found: set[str] = set()  # by this worker
+        self._apis_told: set[str] = set()
         self._rows: dict[str, str] = {}
         self._acts: list[list[Any]] = []
         self._underway: list[list[Any]] = []
@@ -85,7 +87,8 @@ class Board:
         """Return what there is to say now, and all over again until `heard` is called."""
         self._underway, self._acts = self._underway + self._acts, []
         names = [name for member in self._members for name in member.names.values()]
-        return json.dumps({"routes": names, "acts": self._underway})
+        apis = sorted(self._apis_found - self._apis_told)
+        return json.dumps({"routes": names, "acts": self._underway, "apis": apis})
 
     def heard(self, answer: bytes | str) -> None:
         """Hear how the routes stand, after everything that `words` returned."""
@@ -110,3 +113,19 @@ class Board:
                 self._rows[name.decode()] = ANY_ROW  # the next message that is taken ends it
         for member in self._members:
             member.hear_row(self._rows.get(member.names[Scope.ACCOUNT], ""))
+
+    # -- ways to Postmark's API ------------------------------------------------------------------
+
+    def found_api(self, name: str) -> None:
+        """Say that there is a way to the API called `name`; said anew where Redis forgot it."""
+        if name not in self._apis_found:
+            self._apis_found.add(name)
+            self.hurry()
+
+    def knows_api(self, name: str) -> bool:
+        """Tell whether any worker ever found a way to the API called `name`."""
+        return name in self._apis_found or name in self._apis_told
+
+    def heard_apis(self, told: Sequence[bytes]) -> None:
+        """Hear to which APIs there is a way."""
+        self._apis_told = {name.decode() for name in told}

@@ -122,6 +122,7 @@ class Relay:
 
     async def run(self) -> None:
         """Claim and relay until `stop`; then finish what is on the wire and give back the rest."""
+        self._outcomes.start()
         for channel in self.channels:
             channel.start()
         ticking = asyncio.create_task(self._tick(), name="tick")

@@ -108,6 +108,9 @@ STORE = "franker:store"
 REFUSALS = "franker:refusals"
 """The hash of rows of refusals, by route: since when nothing was taken (see settle.lua)."""
 
+APIS = "franker:apis"
+"""The set of Postmark's APIs to which a worker ever found a way, by name (a hash of the URL)."""
+
 BY_HAND = "franker:by-hand"
 """The list of what was done by commands and is not in the log yet: JSON, oldest first, bounded."""
 

@@ -127,6 +127,7 @@ class Pulse:
         self._confirmed = sent_at
         self._board.heard(answer[4])
         self._board.heard_rows(answer[5])
+        self._board.heard_apis(answer[6])
         if due:
             self._shown, self._next_shown = state, sent_at + _SHOW_EVERY_S
         was_suspended, had = self.suspended, self.share

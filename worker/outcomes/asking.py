@@ -28,8 +28,8 @@ _UNREACHABLE = 0.25
 def patience(ask_for: float, *, reachable: bool) -> float:
     """Return for how many seconds an answer is waited for: for trouble at Postmark, long.
 
-    `reachable` is False where no connection to the API ever came about: a host from which there
-    is no way to it gains nothing by waiting.
+    `reachable` is False where no connection to the API ever came about: where there is no way to
+    it nothing is gained by waiting.
     """
     return ask_for * (_SILENT if reachable else _UNREACHABLE)
 

@@ -36,6 +36,7 @@ _NAMES = {
     "TASK": keys.TASK,
     "ROUTES": keys.ROUTES,
     "REFUSALS": keys.REFUSALS,
+    "APIS": keys.APIS,
 }
 
 
