@@ -27,7 +27,7 @@ def lines_of(entry: "Entry", now: float, *, every_recipient: bool = False) -> li
         what = "Postmark is asked for it in" if envelope.asked else "next try in"
         state = f"{what} {duration_text(max(0.0, entry.due - now))}"
     if entry.hold:
-        state = f"held by {entry.hold}" if entry.state == "held" else f"{state}, then held"
+        state = f"held by {entry.hold}"
     first = "  ".join(
         (entry.id, entry.stream, f"{age} old", size_text(entry.size), state)
         + ((f"rule {envelope.rule}",) if envelope.rule else ())

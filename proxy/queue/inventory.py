@@ -17,6 +17,7 @@ State: TypeAlias = Literal["queued", "started", "deferred", "held", "dead"]
 STATES: tuple[State, ...] = get_args(State)
 
 BITE = 200
+_WITH_HELD: tuple[State, ...] = ("held", "queued", "deferred")
 _T = TypeVar("_T")
 
 
@@ -25,8 +26,7 @@ class Entry:
     """One job as it stands. `envelope` is None when this version cannot read it.
 
     `size` is in octets of the body; `due` is when a deferred one is tried again (seconds since
-    1970), else None. `hold` is the name of the hold that keeps it: of one that is held, or will be
-    as soon as it is due; "" for none.
+    1970), else None. `hold` is the name of the hold that keeps it; "" for none.
     """
 
     id: str
@@ -56,13 +56,13 @@ async def entries(
 
     Queued ones come as they will be sent, deferred ones as they are due, held ones by age. At most
     `most` of each stream and state. A job that ends, or is put elsewhere, meanwhile may be left out
-    or come twice. What waits in its queue and is held by now counts as held.
+    or come twice. What is held counts so wherever it waits, for its turn or until it is due.
     """
     any_holds = bool(await standing_holds(redis))
     for stream in streams:
         for state in states:
             count = 0
-            for place in ("held", "queued") if any_holds and state == "held" else (state,):
+            for place in _WITH_HELD if any_holds and state == "held" else (state,):
                 async for entry in _found_in(redis, stream, place, any_holds=any_holds):
                     if count == most:
                         break
@@ -81,13 +81,13 @@ async def _found_in(
             pipeline.hstrlen(keys.job_key(job_id), "body")
         replies: list[Any] = await pipeline.execute()
         holds = [""] * len(bite)
-        if any_holds and place in ("queued", "held", "deferred"):
+        if any_holds and place in _WITH_HELD:
             holds = await taken_by(redis, stream, [job_id for job_id, _ in bite])
         for (job_id, due), envelope, size, hold in zip(
             bite, replies[::2], replies[1::2], holds, strict=True
         ):
             if envelope is not None:
-                state: State = "held" if hold and place == "queued" else place
+                state: State = "held" if hold and place in _WITH_HELD else place
                 yield Entry(job_id, stream, state, readable_envelope(envelope), size, due, hold)
 
 
@@ -131,9 +131,9 @@ async def find(redis: redis.asyncio.Redis, job_id: str) -> Entry | None:
     due: float | None = await plain(redis).zscore(keys.scheduled_key(stream), job_id)
     state = _STATES_OF_RQ.get((status or b"").decode(), "queued")
     hold = ""
-    if state in ("queued", "held", "deferred"):
+    if state in _WITH_HELD:
         [hold] = await taken_by(redis, stream, [job_id])
-    if hold and state == "queued":
+    if hold:
         state = "held"
     return Entry(job_id, stream, state, readable_envelope(envelope), size, due, hold)
 
