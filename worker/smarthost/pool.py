@@ -89,12 +89,12 @@ class Pool:
     def grow(self, wanted: int, width: int, *, fresh: bool = False) -> None:
         """Open up to `wanted` more connections, `width` in all.
 
-        Until the host was reached once only one is tried, so that a dead host or a wrong password
-        costs one attempt and not ten. `fresh`: where there is no room for one more, the idlest
-        makes place.
+        Until one stands only one is tried, so that a dead host, or a password that has become a
+        wrong one, costs one attempt and not ten. `fresh`: where there is no room for one more, the
+        idlest makes place.
         """
         wanted -= len(self._opening)
-        if not self._reached:
+        if not self._reached or not self._connections:
             wanted = min(wanted, 1 - len(self._opening))
         for _ in range(min(wanted, width - len(self))):
             if not self._budget.room():
