@@ -5,6 +5,7 @@ import functools
 import ipaddress
 import re
 import ssl
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,7 +23,11 @@ class Office:
     """What all sessions of this process share: where mail goes in, and what may be held."""
 
     def __init__(
-        self, intake: Intake, limits: Limits, hostname: str, clock: Callable[[], float]
+        self,
+        intake: Intake,
+        limits: Limits,
+        hostname: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.intake = intake
         self.limits = limits
