@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.crash.disk import available
 from tests.support.redis_server import RedisServer, new_data_dir, remove_data_dir
 
 if TYPE_CHECKING:
     from tests.support.office import Office
     from tests.support.tap import Tap
+
+
+collect_ignore: list[str] = []
+_probe = new_data_dir()
+if not available(_probe):  # in a container, or not as root
+    collect_ignore.append("test_full_disk.py")
+remove_data_dir(_probe)
 
 
 def pytest_configure() -> None:

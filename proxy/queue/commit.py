@@ -96,9 +96,7 @@ class GroupCommit:
     def unready(self) -> str:
         """Why no mail can be kept now, in plain words for an operator; "" when it can."""
         if self._trouble is not None:
-            found = self._watch.durability
-            detail = f": {found.reason}" if found is not None and found.reason else ""
-            return f"{self._trouble}{detail}"
+            return str(self._trouble)
         journal, possible = self._diversion.journal, self._diversion.possible
         if journal is not None and journal.taking:
             return str(refusal.journal_full()) if journal.full else ""

@@ -73,8 +73,6 @@ class Diversion:
 
     def _add(self, number: int, waiting: Waiting, instead: NotKept | None = None) -> None:
         assert self.journal is not None
-        if waiting.done.done():
-            return
         try:
             self.journal.add(number, waiting)
         except NotKept as trouble:

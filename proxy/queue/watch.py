@@ -125,7 +125,7 @@ class StoreWatch:
         if private and idle:
             await self._tidy(store, info)
         if not found.durable and self._demands.require_durable:
-            return refusal.not_durable()
+            return refusal.not_durable(found.reason)
         disk = no_room_on_disk(self._demands.data_dir) if self._demands.data_dir else ""
         self._seen_at = now
         self._note_room(room, disk)

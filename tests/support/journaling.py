@@ -6,7 +6,7 @@ from typing import Any
 from proxy.config import Settings
 from proxy.metrics.intake import REGISTRY
 from proxy.queue import keys
-from proxy.queue.commit import GroupCommit
+from proxy.queue.commit import GroupCommit, NotKept
 from proxy.queue.connection import open_redis
 from proxy.queue.journal.folder import Bounds
 from proxy.queue.watch import Demands
@@ -81,3 +81,18 @@ async def keep(committer: GroupCommit, count: int) -> list[str]:
     for job in jobs:
         await committer.commit(job)
     return [job.id for job in jobs]
+
+
+async def refusal(committer: GroupCommit) -> NotKept:
+    """Return the first refusal that a client hears."""
+    found: list[NotKept] = []
+
+    async def refused() -> bool:
+        try:
+            await committer.commit(a_job())
+        except NotKept as trouble:
+            found.append(trouble)
+        return bool(found)
+
+    await wait_until(refused, what="mail is refused")
+    return found[0]
