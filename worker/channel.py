@@ -80,7 +80,8 @@ class Channel:
         self._outcomes = outcomes
         self._roomy = roomy
         self._ready: deque[Passage] = deque()
-        self._in_flight: dict[str, Passage] = {}
+        # By id and execution: one that was taken from us may come back while it is on the wire.
+        self._in_flight: dict[tuple[str, str], Passage] = {}
         self._landed = asyncio.Event()
         self._landed.set()
         self._permits = Permits(claims)
@@ -204,7 +205,7 @@ class Channel:
         except ValueError as error:  # the listener lets no such address in
             self._our_defect(passage, error)
             return
-        self._in_flight[claim.id] = passage
+        self._in_flight[claim.id, claim.execution] = passage
         self._landed.clear()
         fresh = self._pool.is_fresh(connection)
         replies = connection.submit(transaction)
@@ -222,7 +223,7 @@ class Channel:
         future: "asyncio.Future[TransactionReplies]",
     ) -> None:
         """Judge a transaction that ended, and go on."""
-        del self._in_flight[passage.claim.id]
+        del self._in_flight[passage.claim.id, passage.claim.execution]
         self._pool.ended(connection)
         dot_out = recipients  # until it is known better
         try:
@@ -422,7 +423,7 @@ class Channel:
                 self._ready.remove(passage)
                 self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
                 return
-        if job_id in self._in_flight:
+        if any(job_id == each for each, _ in self._in_flight):
             self._permits.stopped.add(job_id)
 
     async def close(self) -> None:
