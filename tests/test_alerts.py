@@ -22,7 +22,9 @@ from proxy.metrics import relaying
 from proxy.metrics.depths import Depth
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
+from proxy.queue.holds import Hold
 from proxy.queue.scripts import load
+from proxy.queue.selection import Selection
 from tests.support.far_end import FarEnd
 from tests.support.listening import MESSAGE
 from tests.support.mail_queue import put
@@ -128,6 +130,20 @@ def test_dead_letters_are_counted_for_each_stream_that_has_some() -> None:
     [only] = of_proxy.dead_letters(depths)
     assert only.subject == "a"
     assert only.headline == "1 message of stream a could not be sent for good"
+
+
+def test_a_hold_is_told_when_it_has_stood_for_long_and_a_restored_store_at_once() -> None:
+    fresh = Hold("fresh", Selection(stream="a"), 900.0, "me@here", "why")
+    old = Hold("old", Selection(rule="pay"), 700.0, "me@here", "wrong figures")
+    restored = Hold("restored", Selection(before=800.0), 999.0)
+    found = of_proxy.held([fresh, old, restored], now=1000.0, after=200.0)
+    assert [each.subject for each in found] == ["old", "restored"]
+    assert found[0].headline.startswith("all mail by rule pay, since 1970-01-01 00:11:40 UTC")
+    assert "wrong figures" in found[0].headline
+    assert found[1].headline == (
+        "Redis was restored from a backup: all mail taken before 1970-01-01 00:13:20 UTC is held"
+    )
+    assert "franker queue release NAME" in found[1].advice
 
 
 # -- the command ---------------------------------------------------------------------------------
