@@ -225,8 +225,9 @@ def test_a_row_of_another_route_is_none_of_a_gates_business() -> None:
     gate = Gate(("refusals-test",), lambda: 0.0, board, name="r", where="h")
     board.heard_rows([b"other", b'{"id": "row-1"}'])
     assert gate.proof == ""
-    board.heard_rows([b"r", b"no JSON"])
-    assert gate.proof == ANY_ROW
+    for damaged in (b"no JSON", b'{"id": 7}', b"[]", b"7"):
+        board.heard_rows([b"r", damaged])
+        assert gate.proof == ANY_ROW
     board.heard_rows([])
     assert gate.proof == ""
 

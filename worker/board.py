@@ -108,9 +108,11 @@ class Board:
         self._rows = {}
         for name, row in zip(told[::2], told[1::2], strict=True):
             try:
-                self._rows[name.decode()] = str(json.loads(row)["id"])
+                said = json.loads(row)["id"]
             except (ValueError, LookupError, TypeError):
-                self._rows[name.decode()] = ANY_ROW  # the next message that is taken ends it
+                said = None
+            # What cannot be read is ended by the next message that is taken.
+            self._rows[name.decode()] = said if isinstance(said, str) else ANY_ROW
         for member in self._members:
             member.hear_row(self._rows.get(member.names[Scope.ACCOUNT], ""))
 
