@@ -20,6 +20,7 @@ from proxy.queue import by_command, flushing, holds, inventory, keys
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import read_depths
 from proxy.queue.holds import Hold, HoldError
+from proxy.queue.scripts import load
 from proxy.queue.selection import Selection
 from tests.support.far_end import FarEnd
 from tests.support.mail_queue import (
@@ -452,8 +453,6 @@ _number = itertools.count()
 def test_a_sender_pattern_takes_what_its_stars_can_stand_for(
     judge: redis.Redis, pattern: str, value: str
 ) -> None:
-    from proxy.queue.scripts import load
-
     key = f"id{next(_number)}"
     judge.hset(keys.job_key(key), "envelope", f'{{"rp":"{value}x","f":"{value}x","at":1}}')
     asked = f'[{{"name":"it","sender":"{pattern}x"}}]'
@@ -488,3 +487,16 @@ async def test_mail_that_expires_while_it_is_held_dies_there_and_other_mail_live
         await release(store, made.name)
         await wait_until(lambda: not queue.exists(keys.job_key(other)))
     assert far_end.recipients() == ["other@example.net"]
+
+
+async def test_a_held_message_whose_client_was_told_no_can_be_taken_back(
+    queue: redis.Redis, store: redis.asyncio.Redis, data_dir: Path
+) -> None:
+    [message_id] = put(queue, mail=PAYROLL)
+    await hold(store, rule="payroll")
+    async with claims_on(data_dir) as claims:
+        assert await claims.claim({"outbound": 1}) == []
+    withdraw = load("withdraw").text
+    assert queue.eval(withdraw, 0, keys.queue_name("outbound"), message_id) == []
+    assert aside(queue) == []
+    assert not queue.exists(keys.job_key(message_id))

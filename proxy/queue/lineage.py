@@ -29,6 +29,7 @@ LAG_S = 3.0
 """How far a store may go back without being an older copy: what Redis may lose in a crash."""
 
 LOOK_EVERY_S = 2.0
+_MOVE_EVERY_S = 1.9
 WRITE_EVERY_S = 5.0
 
 _REASON = (
@@ -64,6 +65,8 @@ class Lineage:
         self._has_read = False
         self._write_at = 0.0
         self._unwritable = ""
+        self._moves_every = min(lag, _MOVE_EVERY_S)
+        self._move_at = 0.0
         self.looked = False
         """Whether Redis was ever asked: before that nothing of it may be sent."""
 
@@ -94,8 +97,11 @@ class Lineage:
         hold = {"since": time.time(), "by": f"Franker on {self._host}", "reason": _REASON}
         script = self._redis.register_script(load("store").text)
         fresh = secrets.token_hex(8)
-        words = [json.dumps(known), fresh, RESTORED, json.dumps(hold)]
+        moves = time.monotonic() >= self._move_at  # each move is a write for Redis's disk
+        words: list[str | int] = [json.dumps(known), fresh, RESTORED, json.dumps(hold), int(moves)]
         word, store, tick, turn, mail = await script(args=words)
+        if moves:
+            self._move_at = time.monotonic() + self._moves_every
         found: Word = word.decode()
         previous, self._store = self._store, store.decode()
         if found in ("restored", "empty") or self._store != previous:

@@ -2,7 +2,7 @@
 -- STORE: hash of id and tick, a number that only rises; who has seen it at a number, and sees it at a
 -- lower one, has an older copy before him.
 -- ARGV: what is known, JSON of id -> {tick, time: when that was}; an id that nobody had; the name and
--- record of the hold for mail of a copy, JSON without `before`.
+-- record of the hold for mail of a copy, JSON without `before`; 1 to move the counter of a known one.
 -- Says {word, id, tick, turn, messages there}; word: known | first (nothing was known) | other (a
 -- store of another id) | empty (a new one in the place of one that was known) | restored.
 local known = cjson.decode(ARGV[1])
@@ -48,6 +48,9 @@ if word == 'restored' then
     redis.call('HSET', HOLDS, ARGV[3], cjson.encode(hold))
     redis.call('INCR', TURN)
   end
+end
+if word == 'known' and ARGV[5] ~= '1' then
+  return {word, id, tick, tonumber(redis.call('GET', TURN) or 0), 0}
 end
 tick = tick + 1
 redis.call('HSET', STORE, 'id', id, 'tick', tick)
