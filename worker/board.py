@@ -52,6 +52,10 @@ class Board:
         """Let `member` say and hear from now on."""
         self._members.append(member)
 
+    def leave(self, member: Member) -> None:
+        """Let `member` say and hear nothing any more."""
+        self._members.remove(member)
+
     # -- said by gates -------------------------------------------------------------------------
 
     def closed(self, name: str, pause: Pause, now: float, facts: Mapping[str, Any]) -> None:

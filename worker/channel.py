@@ -8,21 +8,20 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from proxy import log
 from proxy.config.model import Settings
-from proxy.metrics import relaying
 from worker import ledger, relay
-from worker.claims import Claim, Claims, Leave, Settlement
+from worker.claims import Claim, Claims, Leave
 from worker.experience import Experience
 from worker.expiry import expired
 from worker.gate import Gate
+from worker.holding import Holding
 from worker.outcomes import ENDED, Outcomes
-from worker.permits import Permits
 from worker.relay import Passage, Step
 from worker.route import Reason
 from worker.smarthost.connection import Connection
@@ -36,11 +35,11 @@ from worker.verdict import Blame, Judgement, judge
 READY_PER_CONNECTION = 4
 """Messages claimed for each connection: two on the wire, two to follow at once."""
 
-_Done = asyncio.Future[bool]
 _STOP_S = 10.0
+_CHANGED = "its stream's settings have changed"
 
 
-class Channel:
+class Channel(Holding):
     """All mail of the streams that share one login to one host."""
 
     def __init__(
@@ -61,6 +60,7 @@ class Channel:
         `roomy` is called whenever mail could be claimed that could not before. `where` is this
         host, whose workers share their troubles with the network.
         """
+        super().__init__(claims)
         self.streams = tuple(streams)
         self.gate = Gate(
             streams,
@@ -71,21 +71,14 @@ class Channel:
             where=where,
             turned=self._turned,
         )
-        self._way = way
-        self.octets = 0  # of the messages held
+        self.way = way
         self._settings = settings
         self._logins = Logins(way)
         self._budget = budget
-        self._claims = claims
         self._outcomes = outcomes
         self._roomy = roomy
-        self._ready: deque[Passage] = deque()
-        # By id and execution: one that was taken from us may come back while it is on the wire.
-        self._in_flight: dict[tuple[str, str], Passage] = {}
-        self._landed = asyncio.Event()
-        self._landed.set()
-        self._permits = Permits(claims)
         self._closing = False
+        self._why_closing = "the worker stops"
         self._pool = Pool(
             smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
         )
@@ -99,7 +92,7 @@ class Channel:
     @property
     def held(self) -> int:
         """Messages claimed and not settled."""
-        return len(self._ready) + len(self._in_flight) + self._experience.in_question
+        return super().held + self._experience.in_question
 
     @property
     def wants_connections(self) -> bool:
@@ -126,7 +119,7 @@ class Channel:
 
     def _measure(self) -> None:
         """See how many connections may be used now; too dear to ask for each message."""
-        self._width = self.gate.width(self._budget.allowed(self))
+        self._width = 0 if self._closing else self.gate.width(self._budget.allowed(self))
 
     def offer(self, claims: Iterable[Claim]) -> None:
         """Take claimed messages; those whose time (`expires`) is over die here."""
@@ -203,7 +196,7 @@ class Channel:
                 passage.envelope.mail_from, recipients, claim.body, before_dot=may_send_dot
             )
         except ValueError as error:  # the listener lets no such address in
-            self._our_defect(passage, error)
+            self._our_defect(passage, error, self._settings.retry)
             return
         self._in_flight[claim.id, claim.execution] = passage
         self._landed.clear()
@@ -233,7 +226,7 @@ class Channel:
             ledger.transaction(passage, connection.endpoint, replies, judgement)
             self._settle(passage, judgement, replies, connection, fresh=fresh, proof=proof)
         except Exception as error:
-            self._our_defect(passage, error, dot_out)
+            self._our_defect(passage, error, self._settings.retry, dot_out)
         if not self._in_flight:
             self._landed.set()
         if self._refill(connection):
@@ -247,7 +240,7 @@ class Channel:
         if not self._ready or self.gate.reason is not None or self._closing:
             return False
         passage = self._ready[0]
-        usable = connection.free_slots and len(self._pool) <= self._width
+        usable = self._pool.takes(connection) and len(self._pool) <= self._width
         if not usable or passage.wants_fresh or not self._claims.holds(passage.claim):
             return False
         if passage.envelope.expires_at is not None:
@@ -269,7 +262,7 @@ class Channel:
             self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
             return
         if self._closing and judgement.unknown and self._policy(passage) != "ask":
-            self._give_back(passage, "the worker stops", dot=tuple(judgement.unknown))
+            self._give_back(passage, self._why_closing, dot=tuple(judgement.unknown))
             return
         cause = self._experience.learn(passage, judgement, replies, connection, proof)
         if cause is Cause.ROUTE:
@@ -308,7 +301,7 @@ class Channel:
                 case Leave.LOST:
                     self._forget(passage)
         except Exception as error:
-            self._our_defect(passage, error)
+            self._our_defect(passage, error, self._settings.retry)
         self.feed()
 
     def _put_off(self, passage: Passage, judgement: Judgement) -> None:
@@ -332,21 +325,6 @@ class Channel:
     def _policy(self, passage: Passage) -> str:
         return self._outcomes.policy(passage.claim.stream)
 
-    def _our_defect(
-        self, passage: Passage, error: Exception, dot_out: tuple[str, ...] = ()
-    ) -> None:
-        """Defer a message that we cannot handle: no attempt counted, no bounce, no loss.
-
-        What became of those in `dot_out` is unknown.
-        """
-        log.defect("relay", error=error, message_id=passage.claim.id)
-        relaying.DEFECTS.labels("relay").inc()
-        reply = f"a defect in Franker: {error!r}; the log has more"
-        step = relay.postpone(passage, reply, delay=self._settings.retry.cap)
-        self._claims.settle(passage.claim, replace(step.settlement, dot=dot_out))
-        ledger.step(passage, step, None)
-        self._forget(passage)
-
     def _end(self, passage: Passage, step: Step, connection: Connection | None = None) -> None:
         """Record one step: in the queue, the log and the metrics."""
         self._claims.settle(passage.claim, step.settlement)
@@ -358,25 +336,11 @@ class Channel:
         else:
             self._ready.appendleft(step.passage)
 
-    def _give_back(self, passage: Passage, why: str, dot: tuple[str, ...] = ()) -> _Done:
-        """Return a message to the head of its queue: nothing was its fault."""
-        log.returned(passage.claim.id, stream=passage.claim.stream, detail=why)
-        self._forget(passage)
-        return self._claims.settle(passage.claim, Settlement("back", passage.envelope, dot=dot))
-
-    def _forget(self, passage: Passage) -> None:
-        self.octets -= len(passage.claim.body)
-        self._permits.stopped.discard(passage.claim.id)
-
     # -- the gate ------------------------------------------------------------------------------
 
     def _close_gate(self, reason: Reason, detail: str) -> None:
         self.gate.close(reason, detail)
         self.recall(f"the route is paused: {reason}")
-
-    def recall(self, why: str) -> list[_Done]:
-        """Give back what is not on the wire; return what is done when the queue has it."""
-        return [self._give_back(self._ready.pop(), why) for _ in range(len(self._ready))]
 
     def start(self) -> None:
         """See at once whether mail can leave, rather than with the first message."""
@@ -403,7 +367,7 @@ class Channel:
         """Do what time alone makes due; called about once a second."""
         self._measure()
         self._pool.tidy(time.monotonic(), self._width)
-        self.gate.rename(self._way.route())  # a secret that was changed is tried at once
+        self.gate.rename(self.way.route())  # a secret that was changed is tried at once
         self._turned()
 
     def _turned(self) -> None:
@@ -413,6 +377,33 @@ class Channel:
         if probing and not self._pool.opening and not self._closing:
             self._pool.open_one()
         self.feed()
+
+    # -- other settings ------------------------------------------------------------------------
+
+    def go_by(self, settings: Settings, streams: Sequence[str], roomy: Callable[[], None]) -> None:
+        """Use other settings for the same way; what waits here for a stream that went goes back.
+
+        Connections by a secret that is no longer the one take no more mail.
+        """
+        self._settings, self._roomy = settings, roomy
+        ledger.forget_credentials(set(self.streams) - set(streams), self.way.each_name)
+        self.streams = tuple(streams)
+        self.gate.serve(streams)
+        self.recall(_CHANGED, lambda passage: passage.claim.stream not in streams)
+        self._pool.renew(self.way.logins())
+        self._measure()
+        self.feed()
+
+    def leave(self) -> Coroutine[Any, Any, None]:
+        """Take no more mail from now on; the rest is gone when all on the wire has its reply."""
+        self._closing = True
+        ledger.forget_credentials(self.streams, self.way.each_name)
+        self.gate.leave()
+        return self._leave()
+
+    async def _leave(self) -> None:
+        await self.close(patience=None, why=_CHANGED)
+        self._budget.leave(self)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -426,13 +417,14 @@ class Channel:
         if any(job_id == each for each, _ in self._in_flight):
             self._permits.stopped.add(job_id)
 
-    async def close(self) -> None:
-        """Finish what is on the wire, within 10 s, and give back what is not."""
-        self._closing = True
-        self.recall("the worker stops")
+    async def close(self, patience: float | None = _STOP_S, why: str = "the worker stops") -> None:
+        """Finish what is on the wire, within `patience` seconds, and give back what is not."""
+        self._closing, self._why_closing = True, why
+        self._width = 0
+        self.recall(why)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_S):
+            async with asyncio.timeout(patience):
                 await self._landed.wait()
-        self._pool.abort("the worker stops")
+        self._pool.abort(why)
         await self._landed.wait()
         await self._pool.close()

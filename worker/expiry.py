@@ -44,6 +44,10 @@ class Expiry:
         self._places = dict.fromkeys(streams, 0)
         self._bury = bury
 
+    def go_by(self, streams: Sequence[str]) -> None:
+        """Look over the queues of other streams from now on."""
+        self._places = {stream: self._places.get(stream, 0) for stream in streams}
+
     async def run(self) -> None:
         """Look, until cancelled."""
         while True:
@@ -61,12 +65,15 @@ class Expiry:
                 raise asyncio.CancelledError
 
     async def _look(self, stream: str) -> None:
+        places = self._places
+        if stream not in places:  # it is no longer configured
+            return
         for _ in range(_BITES):
-            place = self._places[stream]
+            place = places[stream]
             seen, found = await self._claims.ending(stream, place, _BITE)
             over = {job_id: octets for job_id, octets in found.items() if _is_over(octets)}
             # From the start again after the last one; what dies leaves its place to the next.
-            self._places[stream] = 0 if seen < _BITE else place + seen - len(over)
+            places[stream] = 0 if seen < _BITE else place + seen - len(over)
             ids = list(over)
             for at in range(0, len(ids), _MOST):
                 some = {job_id: over[job_id] for job_id in ids[at : at + _MOST]}

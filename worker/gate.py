@@ -4,9 +4,10 @@ Keeps the state of `worker.route` for one channel, shares it with the other work
 and tells log and metrics of every change.
 """
 
+import contextlib
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from proxy import log
@@ -54,9 +55,7 @@ class Gate:
         self._row = ""
         self._width: int | None = None
         self._narrowed_at = 0.0
-        for stream in self._streams:
-            for reason in Reason:
-                relaying.ROUTE_PAUSED.labels(stream, reason).set(0)
+        self._show(self._streams)
         self._board.join(self)
 
     @property
@@ -187,6 +186,38 @@ class Gate:
         for stream in self._streams:
             relaying.ROUTE_PAUSED.labels(stream, before.reason).set(0)
             log.route_released(stream, reason=before.reason, seconds=self._clock() - before.since)
+
+    def _show(self, streams: Iterable[str]) -> None:
+        """Show of `streams` for which reasons their mail cannot leave."""
+        reasons = {pause.reason for pause in self._pauses.values()}
+        for stream in streams:
+            for reason in Reason:
+                relaying.ROUTE_PAUSED.labels(stream, reason).set(reason in reasons)
+
+    # -- other settings ------------------------------------------------------------------------
+
+    def serve(self, streams: Sequence[str]) -> None:
+        """Be the gate of other `streams` that go by the same credentials."""
+        if set(streams) == set(self._streams):
+            return
+        self._forget_streams(set(self._streams) - set(streams))
+        self._streams = tuple(streams)
+        self._show(streams)
+        for scope in self._pauses:
+            self._say(scope)
+
+    def leave(self) -> None:
+        """Say nothing any more, neither to the other workers nor to people."""
+        self._forget_streams(self._streams)
+        self._streams = ()
+        self._board.leave(self)
+        self._board = Board()
+
+    def _forget_streams(self, streams: Iterable[str]) -> None:
+        for stream in streams:
+            for reason in Reason:
+                with contextlib.suppress(KeyError):
+                    relaying.ROUTE_PAUSED.remove(stream, reason)
 
     # -- refusals of whole messages ------------------------------------------------------------
 

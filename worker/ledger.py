@@ -1,5 +1,6 @@
 """The account of what became of each recipient: log lines and metrics, from one place."""
 
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -60,6 +61,14 @@ def open_accounts(streams: Iterable[str], ports: Iterable[int]) -> None:
             relaying.LOOK_UPS.labels(stream, found)
     for where in ("relay", "worker", "outcomes", "notices", "expiry"):
         relaying.DEFECTS.labels(where)
+
+
+def forget_credentials(streams: Iterable[str], names: Iterable[str]) -> None:
+    """Show no more of `streams` by which of the credentials called `names` they go."""
+    for stream in streams:
+        for name in names:
+            with contextlib.suppress(KeyError):
+                relaying.CREDENTIAL_USED.remove(stream, name)
 
 
 def transaction(

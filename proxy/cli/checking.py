@@ -85,6 +85,7 @@ async def _look(host: Host) -> list[Finding]:
     found = await asyncio.gather(
         _store(host),
         _pauses(host),
+        _left_behind(host),
         *(_stream(host, name) for name in host.settings.streams),
         *(_look_up(host, name) for name in host.settings.streams),
     )
@@ -170,6 +171,37 @@ async def _pauses(host: Host) -> list[Finding]:
         for route in paused
         for name in route.streams
     ]
+
+
+async def _left_behind(host: Host) -> list[Finding]:
+    """Say which streams have mail and are not configured (any more): nobody relays it."""
+    from redis.exceptions import RedisError
+
+    from proxy.queue.connection import open_redis
+    from proxy.queue.depths import read_depths
+    from proxy.queue.inventory import known_streams
+
+    try:
+        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
+    except ValueError:
+        return []
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            known = await known_streams(client)
+            streams = [name for name in known if name not in host.settings.streams]
+            depths = await read_depths(client, streams, time.time())
+    except (RedisError, OSError, TimeoutError):
+        return []
+    finally:
+        await client.aclose()
+    found = []
+    for depth in depths:
+        count = depth.messages["queued"] + depth.messages["deferred"]
+        if count:
+            wait = "1 message waits" if count == 1 else f"{count:,} messages wait"
+            detail = f"{wait}, and no such stream is configured; it goes when [streams] names it"
+            found.append(Finding(f"stream {depth.stream}", "queue", "failed", detail))
+    return found
 
 
 async def _stream(host: Host, name: str) -> list[Finding]:

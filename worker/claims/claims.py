@@ -58,15 +58,10 @@ class Claims:
         """Called when the holds change: gives back what is not begun, says when that is done."""
         self.board = Board()
         """How the routes stand for all workers of this Redis."""
-        self._settings = settings
         self._data_dir = data_dir
         self._number = number
-        # Transactional mail first; within a kind the first place goes round.
-        kinds = {name: stream.kind for name, stream in settings.streams.items()}
-        self._first = [name for name in streams if kinds.get(name) != "broadcast"]
-        self._second = [name for name in streams if kinds.get(name) == "broadcast"]
+        self._set_out(settings, streams)
         self._turn = 0
-        self._absurd = 2 * settings.retry.cap + 3600
         self._held: dict[str, None] = {}  # the ids, in order
         self._gone = self._died = 0
         self._work = asyncio.Event()
@@ -107,6 +102,22 @@ class Claims:
             wake=self._work.set,
             board=self.board,
         )
+
+    def _set_out(self, settings: Settings, streams: Sequence[str]) -> None:
+        self._settings = settings
+        # Transactional mail first; within a kind the first place goes round.
+        kinds = {name: stream.kind for name, stream in settings.streams.items()}
+        self._first = [name for name in streams if kinds.get(name) != "broadcast"]
+        self._second = [name for name in streams if kinds.get(name) == "broadcast"]
+        self._absurd = 2 * settings.retry.cap + 3600
+
+    def go_by(self, settings: Settings) -> None:
+        """Serve the streams of `settings` from now on; mail of others is left where it is."""
+        self._set_out(settings, list(settings.streams))
+        self._me.rq_fields["queues"] = ",".join(self._queues())
+        limit = settings.postmark.connections
+        self._pulse.go_by(list(settings.streams), limit=limit, absurd=self._absurd)
+        self._work.set()
 
     @property
     def name(self) -> str:
@@ -325,8 +336,10 @@ class Claims:
         self._commands.listen_as(me.name)
 
     def _new_registration(self) -> Registration:
-        queues = [keys.queue_name(stream) for stream in self._first + self._second]
-        return new_registration(self._number, queues)
+        return new_registration(self._number, self._queues())
+
+    def _queues(self) -> list[str]:
+        return [keys.queue_name(stream) for stream in self._first + self._second]
 
     async def _renew(self, lost: Registration) -> None:
         """Register anew after Redis, or another worker, forgot the registration `lost`."""

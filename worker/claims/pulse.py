@@ -74,6 +74,12 @@ class Pulse:
         self._foreign: set[str] = set()
         self._unserved: set[str] = set()
 
+    def go_by(self, streams: Sequence[str], *, limit: int, absurd: float) -> None:
+        """Beat for other streams and limits; the others and the tools see it at once."""
+        self._streams, self._limit, self._absurd = tuple(streams), limit, absurd
+        self._shown = None
+        self._hurried.set()
+
     def fresh(self) -> bool:
         """Return whether a heartbeat sent within the last SAFE_S seconds was confirmed."""
         return self._confirmed is not None and clock() - self._confirmed < SAFE_S

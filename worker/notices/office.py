@@ -61,11 +61,22 @@ class Office:
         gathered: float = _GATHERED_S,
         least_between: float = LEAST_BETWEEN_S,
     ) -> None:
+        self._redis = redis
+        self._books = Books(redis)
+        self._folder = data_dir / FOLDER
         self._incarnation = incarnation
         self._tick, self._look_every = tick, look
         self._gathered, self._least = gathered, least_between
-        self._next_look = 0.0
         self._said: set[str] = set()
+        self._others: Settings | None = None
+        self._furnish(settings)
+
+    def go_by(self, settings: Settings) -> None:
+        """Tell as `settings` say, from the next turn on: a notice is written by one of them."""
+        self._others = settings
+
+    def _furnish(self, settings: Settings) -> None:
+        self._next_look = 0.0
         self._to = settings.notify.to
         self._stream = settings.notify.stream
         sender = settings.notify.from_ or settings.local.from_
@@ -74,21 +85,19 @@ class Office:
             sender=normal_address(sender) if sender else "",
             stream_id=stream.id or self._stream,
             host=socket.gethostname(),
-            folder=str(data_dir / FOLDER),
+            folder=str(self._folder),
             keep=f"for {_days(settings.dead.keep)}, of all dead mail"
             f" the newest {settings.dead.max / 1e6:g} MB",
             delay=_days(settings.notify.delay),
         )
-        self._redis = redis
-        self._books = Books(redis)
         self._late = LateMail(
-            redis, self._books, list(settings.streams), delay=settings.notify.delay
+            self._redis, self._books, list(settings.streams), delay=settings.notify.delay
         )
         self._retention = Retention(
-            redis,
+            self._redis,
             self._books,
             settings.dead,
-            data_dir / FOLDER,
+            self._folder,
             self._is_told,
             disk_floor=settings.journal.disk_floor,
         )
@@ -111,6 +120,9 @@ class Office:
 
     async def turn(self) -> None:
         """Look and tell once, if this worker is the first."""
+        if self._others is not None:
+            self._furnish(self._others)
+            self._others = None
         if await self._books.first_worker() != self._incarnation():
             return
         now = await self._books.now()

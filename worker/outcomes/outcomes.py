@@ -45,13 +45,42 @@ class Outcomes:
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._stopped: set[str] = set()
         self._silent: dict[str, Silence] = {}
+        self._trust = trust
         self._reach = Reach(settings.postmark.api_url, self._api, claims.board)
         self._looking: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Find out whether Postmark can be asked, before any mail is in doubt."""
         if any(api_tokens(stream) for stream in self._settings.streams.values()):
             self._looking = asyncio.create_task(self._reach.look(), name="look for the API")
+
+    def go_by(self, settings: Settings, trust: TrustStore) -> None:
+        """Ask as `settings` say from now on; what is asked just now is asked to its end.
+
+        Mail of a stream that is no longer configured goes by what was.
+        """
+        url, before = settings.postmark.api_url, self._settings
+        streams = {**before.streams, **settings.streams}
+        self._settings = settings.model_copy(update={"streams": streams})
+        self._silent.clear()
+        if trust is not self._trust or url != before.postmark.api_url:
+            old = asyncio.create_task(self._end(self._api, list(self._asking.values())))
+            self._ending.add(old)
+            old.add_done_callback(self._ending.discard)
+            if self._looking is not None:
+                self._looking.cancel()
+                self._looking = None
+            self._api, self._trust = Api(url, trust), trust
+            self._reach = Reach(url, self._api, self._claims.board)
+        if self._looking is None:
+            self.start()
+
+    @staticmethod
+    async def _end(api: Api, asking: list[asyncio.Task[None]]) -> None:
+        if asking:
+            await asyncio.wait(asking)
+        await api.close()
 
     def policy(self, stream: str) -> str:
         """Return what is done about an unknown outcome of `stream`: "ask", else as configured."""
@@ -97,7 +126,7 @@ class Outcomes:
         tasks = [*self._asking.values(), *([self._looking] if self._looking else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._ending, return_exceptions=True)
         await self._api.close()
 
     def _asked(self, claim: Claim, task: asyncio.Task[None]) -> None:

@@ -234,6 +234,10 @@ class Budget:
         """Let `holder` have a part from now on."""
         self._holders.append(holder)
 
+    def leave(self, holder: Holder) -> None:
+        """Let `holder` have a part no more."""
+        self._holders.remove(holder)
+
     @property
     def in_use(self) -> int:
         """Connections open to this host by this worker."""

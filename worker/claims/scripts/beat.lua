@@ -15,9 +15,15 @@ if ARGV[7 + streams] then
   call('HSET', key, unpack(ARGV, 7 + streams))
   call('EXPIRE', key, 60)
   call('SADD', RQ_WORKERS, key)
+  local served = {}
   for index = 7, 6 + streams do
+    served[ARGV[index]] = true
     call('SADD', QUEUES, QUEUE .. ARGV[index])
     call('SADD', RQ_WORKERS .. ':' .. QUEUE_NAME .. ARGV[index], key)
+  end
+  -- Streams may have gone since the last time: it must be seen that nobody serves them.
+  for _, stream in ipairs(all_streams()) do
+    if not served[stream] then call('SREM', RQ_WORKERS .. ':' .. QUEUE_NAME .. stream, key) end
   end
 end
 
