@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 import redis
 
+from proxy.config import Settings
+from proxy.queue import holds, keys
+from proxy.queue.connection import open_redis
 from proxy.queue.expiry import Instant, boot_name, has_expired, read_clocks, stamped
+from proxy.queue.holds import Hold
 from proxy.queue.job import JobEnvelope, decode_envelope
+from proxy.queue.selection import Selection
 from tests.support.far_end import FarEnd
 from tests.support.mail_queue import MARKED, dead, envelope, job, put, queued, scheduled, started
 from tests.support.redis_server import RedisServer
@@ -202,6 +207,44 @@ async def test_mail_asked_for_is_sent_if_postmark_has_it_and_else_dies_once_its_
     assert far_end.store.count == 1
     assert len(dead(queue)) == 1
     assert owner_is_to_be_told(queue)
+
+
+async def test_mail_held_by_hand_dies_when_its_time_is_over(
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path
+) -> None:
+    store = open_redis(Settings(), data_dir, timeout=5)
+    await holds.hold(store, Hold("", Selection(sender="app@*"), time.time(), "me"))
+    await store.aclose()
+    [message_id] = put(queue)
+    put(queue, mail=otp(1.5))
+    async with relay_at_work(settings_for(far_end, data_dir), data_dir):
+        await wait_until(lambda: dead(queue))
+        assert [each.decode() for each in queue.zrange(keys.held_key("outbound"), 0, -1)] == [
+            message_id
+        ]
+    assert far_end.store.count == 0
+    assert owner_is_to_be_told(queue)
+
+
+async def test_what_a_backup_brought_back_is_no_dead_letter_before_a_person_has_seen_it(
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path
+) -> None:
+    old = put(queue, 2, mail=otp(-1.0))
+    store = open_redis(Settings(), data_dir, timeout=5)
+    made = Hold(holds.RESTORED, Selection(before=time.time()), time.time(), "Franker")
+    await holds.hold(store, made)
+    # New mail is held by hand, so that it dies by the same look over what waits.
+    await holds.hold(store, Hold("", Selection(sender="app@*"), time.time(), "me"))
+    async with relay_at_work(settings_for(far_end, data_dir), data_dir):
+        [fresh] = put(queue, mail=otp(1.5))
+        await wait_until(lambda: dead(queue))
+        assert dead(queue) == [f"{fresh}-1"]
+        await wait_until(lambda: not started(queue))
+        await holds.release(store, time.time(), names=(holds.RESTORED,))
+        await wait_until(lambda: len(dead(queue)) == 3)
+    await store.aclose()
+    assert {letter[:-2] for letter in dead(queue)} == {*old, fresh}
+    assert far_end.store.count == 0
 
 
 async def test_of_many_that_wait_only_those_whose_time_is_over_die(

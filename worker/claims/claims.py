@@ -219,10 +219,12 @@ class Claims:
         Each with its envelope's octets as they were read: one that changed since is left alone.
         """
         async with self._one_claim:
-            me = self._me
+            me, floor = self._me, self._keeping.floor
+            if floor is None:
+                return []
             words = [word for message in messages.items() for word in message]
             answer = await self._claiming.ask(
-                TAKE, me.incarnation, me.claim, rq_date(), me.name, stream, *words
+                TAKE, me.incarnation, me.claim, rq_date(), me.name, *floor, stream, *words
             )
             return self._claimed(me, answer)
 

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from proxy.queue import keys
+from proxy.queue.holds import RESTORED
 from proxy.queue.scripts import holding
 
 _NAMES = {
@@ -26,6 +27,7 @@ _NAMES = {
     "HELD": keys.held_key(""),
     "HOLDS": keys.HOLDS,
     "STORE": keys.STORE,
+    "RESTORED": RESTORED,
     "RESULTS": keys.results_key(""),
     "UNTOLD": keys.untold_key(""),
     "TOLD": keys.TOLD,
@@ -49,7 +51,7 @@ class Script:
 
     def __init__(self, name: str) -> None:
         names = "".join(f"local {key} = '{value}'\n" for key, value in _NAMES.items())
-        words = _text("common") + (holding() if name == "claim" else "")
+        words = _text("common") + (holding() if name in ("claim", "take") else "")
         self._text = "#!lua flags=allow-oom\n" + names + words + _text(name)
         self.sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 

@@ -1,6 +1,6 @@
 -- ARGV: stream, place, count. Looks at so many of the messages that wait for a stream, from that
--- place on: those of its queue, then the deferred ones, then the held ones. Returns {messages looked at, id, envelope, ...}
--- of those that have an end (`expires`). One asked for at Postmark is left out until that is due.
+-- place on: those of its queue, then the deferred ones, then the held ones. Returns {messages looked
+-- at, id, envelope, ...} of those that have an end (`expires`). One asked for at Postmark is left out until that is due.
 local stream, place, count = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local queued, time = call('LLEN', QUEUE .. stream), now()
 local ids, due = call('LRANGE', QUEUE .. stream, place, place + count - 1), {}
