@@ -15,6 +15,7 @@ from proxy.queue.fence import Fence
 from proxy.queue.job import encode_envelope
 from proxy.queue.journal.file import JournalFile
 from proxy.queue.journal.record import Record, pack_record
+from proxy.queue.keys import queue_key
 from proxy.queue.refusal import away
 from tests.support.jobs import a_job, a_large_job
 from tests.support.journaling import Committers, keep, moved, queued, ready
@@ -182,3 +183,38 @@ async def test_a_journal_that_could_not_be_emptied_is_not_used_again_and_makes_n
     broken = False
     await wait_until(lambda: not committer.unready)
     await wait_until(lambda: queued(redis_server) == ids, what="what was refused is not there")
+
+
+async def test_what_the_disk_spoils_in_our_own_journal_is_said_and_holds_nothing_up(
+    redis_server: RedisServer, build: Committers, data_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    committer = await ready(build())
+    for spoiled in (1, 2):  # in the middle, and at the end
+        redis_server.kill()
+        ids = await keep(committer, 3)
+        (path,) = (data_dir / "journal").glob("*.journal")
+        at = path.read_bytes().index(ids[spoiled].encode())
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(b"#")
+        redis_server.start()
+        await wait_until(lambda: moved(committer))
+        left = [each for place, each in enumerate(ids) if place != spoiled]
+        assert queued(redis_server)[-2:] == left
+        assert f"journal_damaged journal={path}" in capfd.readouterr().err
+
+
+async def test_our_own_journal_is_moved_though_its_fence_is_taken_from_us_meanwhile(
+    redis_server: RedisServer, build: Committers
+) -> None:
+    committer = await ready(build())
+    redis_server.kill()
+    jobs = [a_job() for _ in range(3000)]
+    await asyncio.gather(*map(committer.commit, jobs))
+    redis_server.start()
+    client = redis_server.client()
+    await wait_until(lambda: client.llen(queue_key("outbound")))
+    client.hset(committer._fates.fence.key, "epoch", "another")
+    assert client.llen(queue_key("outbound")) < 3000
+    await wait_until(lambda: moved(committer))
+    assert queued(redis_server) == [job.id for job in jobs]

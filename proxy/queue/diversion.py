@@ -121,8 +121,6 @@ class Diversion:
             self._let_nobody_wait(journal, watch)
             return False
         journal.ration(moved // 2)
-        if journal.nearly_moved:
-            journal.shut()
         return True
 
     def halted(self) -> None:

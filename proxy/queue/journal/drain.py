@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from proxy.log import events
 from proxy.queue.batch import MAX_MESSAGES, MAX_OCTETS, pack_commit
 from proxy.queue.fence import Fence
 from proxy.queue.journal.journal import Journal
@@ -85,6 +86,9 @@ class Drain:
         window = await self._journal.read(source, most, MAX_OCTETS if most > 1 else 0)
         fresh = tuple(each for each in window.records if each.number > fence.last)
         after = source.file.end if window.torn else window.next
+        spoiled = window.damaged + after - window.next
+        if spoiled and self._journal.is_own(source):  # of others it was said when they were taken
+            events.journal_damaged(str(source.file.path), octets=spoiled)
         return fresh, after, len(window.records) - len(fresh)
 
     async def _keep(self, records: tuple[Record, ...], fence: Fence) -> None:
@@ -97,7 +101,6 @@ class Drain:
             raise FenceMovedError
         if not safe:
             raise TimeoutError("the replicas have not confirmed what was moved")
-        fence.last = number
 
 
 def _size(records: tuple[Record, ...]) -> int:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from proxy.log import events
 from proxy.metrics.intake import JOURNAL_MESSAGES
 from proxy.queue import refusal
-from proxy.queue.batch import MAX_OCTETS, Waiting
+from proxy.queue.batch import Waiting
 from proxy.queue.journal.folder import Bounds, JournalFolder
 from proxy.queue.journal.record import HEADER_OCTETS, Window
 from proxy.queue.journal.source import Source
@@ -76,11 +76,6 @@ class Journal:
     def idle(self) -> bool:
         """Whether nothing is being written, nor waits for it."""
         return self._writer is None or self._writer.idle
-
-    @property
-    def nearly_moved(self) -> bool:
-        """Whether what is left is so little that new mail may wait for it."""
-        return not self._inherited and self._left <= MAX_OCTETS
 
     @property
     def heritage(self) -> int:
