@@ -292,3 +292,17 @@ async def test_two_hosts_that_find_it_make_one_hold(
     [hold] = await holds.standing_holds(store)
     assert hold.name == "restored"
     assert json.loads(redis_server.client().hget(keys.HOLDS, "restored") or b"")["before"] > 0
+
+
+async def test_a_worker_whose_claims_a_failover_took_back_begins_anew(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    put(client, 3)
+    async with claims_on(redis_server.data_dir) as claims:
+        for _ in range(3):
+            await claim_all(claims, 1)
+        before = claims.incarnation
+        client.hset(keys.worker_key(before), "claim", 1)
+        assert await claims.claim({"outbound": 1}) == []
+        assert claims.incarnation != before
