@@ -1,5 +1,7 @@
 """`expires` of a rule: real time since the 250, whatever state mail is in, whatever the clock."""
 
+import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,7 +18,9 @@ from proxy.queue.holds import Hold
 from proxy.queue.job import JobEnvelope, decode_envelope
 from proxy.queue.selection import Selection
 from tests.support.far_end import FarEnd
+from tests.support.load import Load
 from tests.support.mail_queue import MARKED, dead, envelope, job, put, queued, scheduled, started
+from tests.support.processes import Installation
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import login_without_api, relay_at_work, sample, settings_for
 from tests.support.waiting import wait_until
@@ -262,3 +266,32 @@ async def test_of_many_that_wait_only_those_whose_time_is_over_die(
         left = queued(queue)
     assert {letter.rpartition("-")[0] for letter in dead(queue)} == set(over)
     assert len(left) == len(set(left)) == 3 * 720
+
+
+async def test_mail_that_expired_in_the_journal_dies_unsent_when_redis_is_back(
+    far_end: FarEnd, data_dir: Path
+) -> None:
+    rule = {"name": "code", "expires": "3s", "owner": "desk@example.com"}
+    sections = {"postmark": far_end.postmark(), "rules": [rule], "journal": {"disk_floor": "1MB"}}
+    office = Installation(data_dir, sections)
+    office.environ["POSTMARK_SERVER_TOKEN"] = far_end.token
+    try:
+        for part in ("redis", "proxy", "worker"):
+            program = office.start(part)
+            await asyncio.to_thread(program.wait_for, f"started process={part}")
+        store = office.programs[0]
+        store.signal(signal.SIGSTOP)
+        load = Load(office.smtp_port, sessions=1, count=1)
+        await load.run()
+        assert load.accepted == ["r1@example.net"]
+        [(began, kept)] = load.moments.values()
+        assert kept - began > 1.5  # Redis was waited for: it is in the journal
+        await wait_until(lambda: time.monotonic() > kept + 3.5)
+        store.signal(signal.SIGCONT)
+        client = redis.Redis(unix_socket_path=str(office.data_dir / "redis.sock"))
+        await wait_until(lambda: dead(client), 20)
+        assert owner_is_to_be_told(client)
+        client.close()
+    finally:
+        await asyncio.to_thread(office.close)
+    assert far_end.store.count == 0
