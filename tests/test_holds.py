@@ -501,3 +501,21 @@ async def test_a_held_message_whose_client_was_told_no_can_be_taken_back(
     assert queue.eval(withdraw, 0, keys.queue_name("outbound"), message_id) == []
     assert aside(queue) == []
     assert not queue.exists(keys.job_key(message_id))
+
+
+async def test_what_is_claimed_and_not_begun_is_back_before_the_command_returns(
+    queue: redis.Redis, store: redis.asyncio.Redis, data_dir: Path, far_end: FarEnd
+) -> None:
+    far_end.fail("mail", do="delay", seconds=3.0)
+    ids = put(queue, 10)
+    config = settings_for(far_end, data_dir, postmark={"connections": 1})
+    async with relay_at_work(config, data_dir):
+        await wait_until(lambda: len(started(queue)) == 4)  # two on the wire, two behind them
+        _, turn = await holds.hold(store, Hold("", Selection(stream="outbound"), 0.0))
+        assert await holds.kept_to(store, turn, 10) == ()
+        on_the_wire = started(queue)
+        assert len(on_the_wire) <= 2
+        assert sorted(queued(queue) + on_the_wire) == sorted(ids)
+        far_end.mend()
+        await wait_until(lambda: started(queue) == [])
+        assert queued(queue) == ids[len(on_the_wire) :]
