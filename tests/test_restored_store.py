@@ -1,6 +1,5 @@
 """A Redis restored from an old backup: its mail waits for a person, and new mail goes out."""
 
-import json
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -283,15 +282,17 @@ async def test_two_hosts_that_find_it_make_one_hold(
     put(redis_server.client())
     await look(here)
     back_up(redis_server)
-    for _ in range(5):
-        await look(here)
-        await look(there)
+    for looking in (here, there, there, there):  # it has seen more of it
+        await look(looking)
     restore(redis_server)
     assert await look(here) == "restored"
-    await look(there)
-    [hold] = await holds.standing_holds(store)
-    assert hold.name == "restored"
-    assert json.loads(redis_server.client().hget(keys.HOLDS, "restored") or b"")["before"] > 0
+    [before] = await holds.standing_holds(store)
+    assert await look(there) == "restored"
+    [after] = await holds.standing_holds(store)
+    assert before.selection.before is not None
+    assert after.selection.before is not None
+    assert after.selection.before > before.selection.before
+    assert after.since == before.since
 
 
 async def test_a_worker_whose_claims_a_failover_took_back_begins_anew(
