@@ -36,8 +36,9 @@ def test_an_exchange_that_takes_too_long_is_an_absence_since_it_began_and_ends()
             await given_up.wait()
         lasted.append(outage.lasts)
         assert not exchange.done()
-        with pytest.raises(TimeoutError):
-            await exchange
+        async with asyncio.timeout(5):
+            with pytest.raises(TimeoutError):
+                await exchange
         lasted.append(outage.lasts)
         assert await outage.in_time(asyncio.sleep(0, "answer")) == "answer"
         lasted.append(outage.lasts)
