@@ -218,3 +218,12 @@ async def test_our_own_journal_is_moved_though_its_fence_is_taken_from_us_meanwh
     assert client.llen(queue_key("outbound")) < 3000
     await wait_until(lambda: moved(committer))
     assert queued(redis_server) == [job.id for job in jobs]
+
+
+async def test_a_fence_outlives_a_year_in_which_nobody_reads_the_journal(
+    redis_server: RedisServer, build: Committers
+) -> None:
+    committer = await ready(build())
+    await keep(committer, 1)
+    left = redis_server.client().ttl(committer._fates.fence.key)
+    assert left > 366 * 86400
