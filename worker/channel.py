@@ -16,7 +16,8 @@ from typing import Any
 from proxy import log
 from proxy.config.model import Settings
 from worker import ledger, relay
-from worker.claims import Claim, Claims, Leave
+from worker.claim import Claim, Leave
+from worker.claims import Claims
 from worker.experience import Experience
 from worker.expiry import expired
 from worker.gate import Gate

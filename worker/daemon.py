@@ -18,7 +18,8 @@ from proxy.reloading import Reloading
 from proxy.web.server import HttpError, HttpServer, serve_http
 from worker import troubles
 from worker.channel import Channel
-from worker.claims import Claim, Claims, Settlement
+from worker.claim import Claim, Settlement
+from worker.claims import Claims
 from worker.expiry import Expiry
 from worker.network import Network
 from worker.notices import open_office

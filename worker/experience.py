@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from proxy.metrics import relaying
-from worker.claims import Claims, Leave
+from worker.claim import Leave
+from worker.claims import Claims
 from worker.gate import Gate
 from worker.relay import Passage
 from worker.route import Reason

@@ -13,7 +13,8 @@ from proxy import log
 from proxy.metrics import relaying
 from proxy.queue.expiry import has_expired, read_clocks
 from proxy.queue.job import JobDecodeError, decode_envelope
-from worker.claims import Claim, Claims
+from worker.claim import Claim
+from worker.claims import Claims
 from worker.relay import Passage
 
 _EVERY_S = 1.0

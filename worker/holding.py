@@ -9,7 +9,8 @@ from proxy import log
 from proxy.config.model import Retry
 from proxy.metrics import relaying
 from worker import ledger, relay
-from worker.claims import Claims, Settlement
+from worker.claim import Settlement
+from worker.claims import Claims
 from worker.permits import Permits
 from worker.relay import Passage
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from proxy.config.model import Retry
 from proxy.queue.job import JobEnvelope
 from worker import schedule
-from worker.claims import Claim, Settlement
+from worker.claim import Claim, Settlement
 from worker.verdict import Judgement
 
 MAX_RECIPIENTS = 50

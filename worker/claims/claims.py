@@ -23,7 +23,7 @@ from proxy.queue.connection import open_redis
 from proxy.queue.expiry import read_clocks, stamped
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
 from worker.board import Board
-from worker.claims.claim import Claim, Leave, Settlement
+from worker.claim import Claim, Leave, Settlement
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
 from worker.claims.identity import Registration, new_registration, rq_date

@@ -13,7 +13,7 @@ from proxy.log import events
 from proxy.mail.ids import accepted_ms
 from proxy.queue.job import JobEnvelope, encode_envelope
 from worker.board import Board
-from worker.claims.claim import Claim, Leave, Settlement
+from worker.claim import Claim, Leave, Settlement
 from worker.claims.identity import Registration, rq_date
 from worker.claims.link import Link
 from worker.claims.scripts import SETTLE

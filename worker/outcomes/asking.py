@@ -10,8 +10,7 @@ from dataclasses import replace
 from proxy.config.model import Retry
 from proxy.queue.job import JobEnvelope
 from worker import relay, schedule
-from worker.claims import Claim, Settlement
-from worker.claims.claim import Then
+from worker.claim import Claim, Settlement, Then
 from worker.outcomes.findings import Finding
 from worker.relay import Step
 

@@ -16,7 +16,8 @@ from proxy import log
 from proxy.config.model import Settings
 from proxy.metrics import relaying
 from worker import ledger, relay
-from worker.claims import Claim, Claims, Settlement
+from worker.claim import Claim, Settlement
+from worker.claims import Claims
 from worker.outcomes import silence
 from worker.outcomes.api import Api, TokenRefused, Unanswered
 from worker.outcomes.asking import FIRST_S, LONGEST_S, first_pause, follow, patience

@@ -1,4 +1,4 @@
-"""What passes between the queue's claims and the relay: a message taken, and what became of it."""
+"""Between claims and relay: a message that was taken, and what became of it. Pure."""
 
 from dataclasses import dataclass
 from enum import Enum
