@@ -155,6 +155,33 @@ async def test_what_is_not_there_is_not_found(store: redis.asyncio.Redis, queue:
     assert await by_command.delete(store, ["nothing"]) == {"nothing": "absent"}
 
 
+@pytest.mark.parametrize("state", ["queued", "deferred", "dead"])
+@pytest.mark.parametrize("origin", ["default", "franker", ""])
+async def test_a_job_of_another_program_is_absent_and_stays_as_it_is(
+    queue: _Queue, store: redis.asyncio.Redis, state: str, origin: str
+):
+    job_id = getattr(queue, state)()
+    job = keys.job_key(job_id)
+    queue.client.hset(job, "origin", origin)
+    for key in ("queue", "scheduled", "failed"):
+        ours, theirs = f"rq:{key}:{keys.queue_name('outbound')}", f"rq:{key}:{origin}"
+        if queue.client.exists(ours):
+            queue.client.rename(ours, theirs)
+    before = {key: queue.client.dump(key) for key in queue.client.keys("*")}
+
+    def judge(given: str, mail: JobEnvelope, body: bytes) -> RelayJob:
+        return RelayJob(given, "bulk", mail, body)
+
+    rerouted = {job_id: "absent" if state == "dead" else "not_dead"}
+    assert await by_command.reroute(store, [job_id], judge) == rerouted
+    assert await by_command.retry(store, [job_id], now=NOW) == {job_id: "absent"}
+    queue.client.hdel(job, "envelope", "body")
+    before[job.encode()] = queue.client.dump(job)
+    assert await by_command.retry(store, [job_id], now=NOW) == {job_id: "absent"}
+    assert await by_command.delete(store, [job_id]) == {job_id: "absent"}
+    assert {key: queue.client.dump(key) for key in queue.client.keys("*")} == before
+
+
 async def test_what_was_split_off_a_message_is_found_by_its_id(
     queue: _Queue, store: redis.asyncio.Redis
 ):

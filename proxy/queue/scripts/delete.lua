@@ -5,7 +5,9 @@ local words = {}
 for i = 1, #ARGV, 3 do
   local id, recipients = ARGV[i], ARGV[i + 1]
   local found = redis.call('HMGET', JOB .. id, 'origin', 'status')
-  local origin, word = found[1], 'absent'
+  -- Of another program's jobs in the same Redis we know nothing: there is none such of ours.
+  local ours = found[1] and string.sub(found[1], 1, #QUEUE_PREFIX) == QUEUE_PREFIX
+  local origin, word = ours and found[1], 'absent'
   if origin then
     local apart = redis.call('ZREM', FAILED .. origin, id) + redis.call('ZREM', SCHEDULED .. origin, id)
       + redis.call('ZREM', HELD .. origin, id)

@@ -8,7 +8,9 @@ for i = 1, #ARGV, 6 do
   local id, old, queue, new, body = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local job = JOB .. id
   local found = redis.call('HMGET', job, 'origin', 'envelope')
-  local origin, word = found[1], 'absent'
+  -- Of another program's jobs in the same Redis we know nothing: there is none such of ours.
+  local ours = found[1] and string.sub(found[1], 1, #QUEUE_PREFIX) == QUEUE_PREFIX
+  local origin, word = ours and found[1], 'absent'
   if origin and found[2] ~= old then
     word = 'changed'
   elseif origin and redis.call('ZREM', FAILED .. origin, id) == 0 then

@@ -6,16 +6,16 @@ for i = 1, #ARGV, 4 do
   local id, old, new = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local job = JOB .. id
   local found = redis.call('HMGET', job, 'origin', 'envelope', 'status')
-  local origin, word = found[1], 'absent'
+  -- Of another program's jobs in the same Redis we know nothing: there is none such of ours.
+  local ours = found[1] and string.sub(found[1], 1, #QUEUE_PREFIX) == QUEUE_PREFIX
+  local origin, word = ours and found[1], 'absent'
   if origin and found[2] ~= old then
     word = 'changed'
   elseif origin then
     local dead = redis.call('ZREM', FAILED .. origin, id) == 1
     local late = redis.call('ZREM', SCHEDULED .. origin, id) == 1
     if dead or late then
-      if string.sub(origin, 1, #QUEUE_PREFIX) == QUEUE_PREFIX then
-        redis.call('ZREM', DEFERRED .. string.sub(origin, #QUEUE_PREFIX + 1), id)
-      end
+      redis.call('ZREM', DEFERRED .. string.sub(origin, #QUEUE_PREFIX + 1), id)
       redis.call('HSET', job, 'status', 'queued')
       if dead then
         redis.call('HSET', job, 'envelope', new)
