@@ -27,7 +27,7 @@ PURE = (
     "worker.outcomes.asking",
     "worker.outcomes.findings",
     "worker.smarthost.endpoints",
-    "worker.smarthost.replies",
+    "worker.replies",
 )
 IO_MODULES = {"socket", "ssl", "asyncio", "subprocess", "selectors", "redis", "aiohttp", "aiosmtpd"}
 IO_MODULES |= {
@@ -160,6 +160,13 @@ def test_only_the_smarthost_knows_aiosmtplib() -> None:
     users = importers("aiosmtplib")
     assert users
     assert {m for m in users if not within(m, "worker.smarthost")} == set()
+
+
+def test_nothing_that_the_smarthost_uses_of_the_worker_knows_the_smarthost() -> None:
+    inside = {m for m in MODULES if within(m, "worker.smarthost")}
+    used = {n for m in inside for n in imports(m) if within(n, "worker")} - inside
+    assert used
+    assert [way for n in used for each, way in reached(n).items() if each in inside] == []
 
 
 def test_only_claims_knows_rq() -> None:

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.far_end import FarEnd
+from worker.replies import ConnectFailure, Phase
 from worker.smarthost.connection import Connection, connect
 from worker.smarthost.endpoints import Endpoint
-from worker.smarthost.replies import ConnectFailure, Phase
 from worker.smarthost.sasl import Login
 from worker.smarthost.tls import client_context
 from worker.smarthost.transaction import Transaction

@@ -24,12 +24,13 @@ from worker.gate import Gate
 from worker.holding import Holding
 from worker.outcomes import ENDED, Outcomes
 from worker.relay import Passage, Step
+from worker.replies import TransactionReplies
 from worker.route import Reason
 from worker.smarthost.connection import Connection
 from worker.smarthost.host import Budget, Logins, RouteClosed, Smarthost, Way
 from worker.smarthost.pool import Pool
 from worker.smarthost.sasl import Login
-from worker.smarthost.transaction import Transaction, TransactionReplies
+from worker.smarthost.transaction import Transaction
 from worker.suspicion import Cause
 from worker.verdict import Blame, Judgement, judge
 

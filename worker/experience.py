@@ -10,13 +10,12 @@ from worker.claim import Leave
 from worker.claims import Claims
 from worker.gate import Gate
 from worker.relay import Passage
+from worker.replies import Reply, TransactionReplies
 from worker.route import Reason
 from worker.smarthost.connection import Connection
 from worker.smarthost.host import Logins
 from worker.smarthost.pool import Pool
-from worker.smarthost.replies import Reply
 from worker.smarthost.sasl import Login
-from worker.smarthost.transaction import TransactionReplies
 from worker.suspicion import Cause, Suspicion
 from worker.verdict import Blame, Judgement
 

@@ -9,8 +9,8 @@ from functools import cache
 from proxy import log
 from proxy.metrics import relaying
 from worker.relay import Passage, Step
+from worker.replies import TransactionReplies
 from worker.smarthost.endpoints import Endpoint
-from worker.smarthost.transaction import TransactionReplies
 from worker.verdict import Blame, Judgement
 
 

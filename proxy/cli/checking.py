@@ -268,8 +268,8 @@ async def _port(
     """Connect, STARTTLS, log in by the first credential that is accepted, and leave."""
     import socket
 
+    from worker.replies import ConnectFailure
     from worker.smarthost.connection import connect
-    from worker.smarthost.replies import ConnectFailure
     from worker.smarthost.tls import TrustStoreUnusable, client_context
     from worker.verdict import Blame, judge_connect
 

@@ -5,11 +5,11 @@ import ssl
 from collections.abc import Sequence
 from typing import cast
 
+from worker.replies import ConnectFailure
 from worker.smarthost import dial
 from worker.smarthost.endpoints import Endpoint
 from worker.smarthost.handshake import Handshake
 from worker.smarthost.pipeline import Connection
-from worker.smarthost.replies import ConnectFailure
 from worker.smarthost.sasl import Login
 from worker.smarthost.transaction import Offers
 from worker.verdict import Blame, judge_connect

@@ -15,9 +15,9 @@ from typing import cast
 
 import aiosmtplib
 
+from worker.replies import MAX_TEXT, ConnectFailure, Phase, Reply
 from worker.smarthost import sasl, tls
 from worker.smarthost.endpoints import Endpoint
-from worker.smarthost.replies import MAX_TEXT, ConnectFailure, Phase, Reply
 from worker.smarthost.sasl import Login
 
 _MAX_CHALLENGES = 4

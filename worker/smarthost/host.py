@@ -11,10 +11,10 @@ from proxy import log
 from proxy.config.model import Postmark, Stream
 from proxy.config.secrets import Secret
 from proxy.metrics import relaying
+from worker.replies import ConnectFailure
 from worker.route import Reason
 from worker.smarthost.connection import Connection, connect
 from worker.smarthost.endpoints import Endpoint, Endpoints
-from worker.smarthost.replies import ConnectFailure
 from worker.smarthost.sasl import Login
 from worker.smarthost.tls import TrustStore, TrustStoreUnusable
 from worker.verdict import Blame, judge_connect

@@ -9,15 +9,14 @@ import asyncio
 import math
 from collections import deque
 
+from worker.replies import Reply, ReplyReader, TransactionReplies
 from worker.smarthost.endpoints import Endpoint
-from worker.smarthost.replies import Reply, ReplyReader
 from worker.smarthost.transaction import (
     Exchange,
     Offers,
     ProtocolFault,
     Stage,
     Transaction,
-    TransactionReplies,
     dot_stuffed,
 )
 
