@@ -23,9 +23,9 @@ from tests.support.scripted_peer import (
     server_context,
 )
 from worker.replies import ConnectFailure, Phase
-from worker.smarthost.connection import connect
 from worker.smarthost.endpoints import Endpoint
 from worker.smarthost.handshake import ehlo_name
+from worker.smarthost.opening import connect
 from worker.smarthost.sasl import MECHANISMS, Login
 from worker.smarthost.tls import TrustStore, TrustStoreUnusable, client_context
 from worker.smarthost.transaction import Transaction

@@ -10,8 +10,9 @@ import pytest
 
 from tests.support.far_end import FarEnd
 from worker.replies import ConnectFailure, Phase
-from worker.smarthost.connection import Connection, connect
+from worker.smarthost.connection import Connection
 from worker.smarthost.endpoints import Endpoint
+from worker.smarthost.opening import connect
 from worker.smarthost.sasl import Login
 from worker.smarthost.tls import client_context
 from worker.smarthost.transaction import Transaction

@@ -269,7 +269,7 @@ async def _port(
     import socket
 
     from worker.replies import ConnectFailure
-    from worker.smarthost.connection import connect
+    from worker.smarthost.opening import connect
     from worker.smarthost.tls import TrustStoreUnusable, client_context
     from worker.verdict import Blame, judge_connect
 

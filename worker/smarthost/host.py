@@ -13,8 +13,9 @@ from proxy.config.secrets import Secret
 from proxy.metrics import relaying
 from worker.replies import ConnectFailure
 from worker.route import Reason
-from worker.smarthost.connection import Connection, connect
+from worker.smarthost.connection import Connection
 from worker.smarthost.endpoints import Endpoint, Endpoints
+from worker.smarthost.opening import connect
 from worker.smarthost.sasl import Login
 from worker.smarthost.tls import TrustStore, TrustStoreUnusable
 from worker.verdict import Blame, judge_connect
