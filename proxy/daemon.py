@@ -14,6 +14,7 @@ from proxy import log, troubles
 from proxy.alerts import Alerts, Kind, View, open_alerts
 from proxy.changing import NEEDS_RESTART, Changeable, intake_for
 from proxy.config import Loaded, Settings, told_nobody, usable_data_dir
+from proxy.config.model import Notify
 from proxy.listener import Limits, Listener
 from proxy.listener.counting import begin_at_zero
 from proxy.listener.sockets import BindError, open_sockets
@@ -177,7 +178,7 @@ def _alerts(
     host = socket.gethostname()
     ready_at = time.monotonic()
 
-    def look() -> View:
+    def look(notify: Notify) -> View:
         nonlocal ready_at
         depths = QUEUE_DEPTHS.fed
         seen = list(troubles.dead_letters(depths))
@@ -192,8 +193,8 @@ def _alerts(
         journal = commit.journal
         if journal is not None and (journal.taking or journal.messages):
             seen.append(troubles.journal(host, journal.messages))
-        holds, after = holdings.holds, settings.notify.delay
-        seen += troubles.held(holds or (), now=time.time(), after=after)
+        holds = holdings.holds
+        seen += troubles.held(holds or (), now=time.time(), after=notify.delay)
         return View(
             tuple(seen),
             lambda kind, _: (

@@ -18,6 +18,7 @@ from proxy import troubles as of_proxy
 from proxy.alerts import Alerts, Command, Kind, Said, Trouble, View, open_alerts
 from proxy.alerts.standing import QUIET_S, Alert, Phase, Standing, decide
 from proxy.config import Settings, told_nobody
+from proxy.config.model import Notify
 from proxy.metrics import relaying
 from proxy.metrics.depths import Depth
 from proxy.queue import keys
@@ -222,11 +223,10 @@ async def alerts(data_dir: Path) -> AsyncIterator[Maker]:
     def make(view: list[View], now: list[float], heard: Heard, repeat: float = REPEAT) -> Alerts:
         client = open_redis(Settings(), data_dir, timeout=0.5)
         one = Alerts(
-            lambda: view[0],
+            lambda _: view[0],
             Said(client),
-            Command(heard.argv),
+            Notify(command=tuple(heard.argv), repeat=repeat),
             host="h",
-            repeat=repeat,
             shown=Gauge("shown", "x", ("kind",), registry=CollectorRegistry()),
             mine=lambda _kind, _subject: True,
             clock=lambda: now[0],
@@ -340,7 +340,7 @@ async def test_two_workers_with_a_wrong_token_are_one_alert_and_one_end(
             return open_alerts(
                 settings,
                 data_dir,
-                lambda: relay.look("h"),
+                lambda _: relay.look("h"),
                 shown=relaying.ALERTS,
                 mine=lambda kind, _: kind is Kind.ROUTE,
             )
@@ -375,7 +375,7 @@ async def test_a_worker_that_was_started_anew_does_not_say_over_before_it_has_tr
         open_alerts(
             settings,
             data_dir,
-            lambda: relay.look("h"),
+            lambda _: relay.look("h"),
             shown=relaying.ALERTS,
             mine=lambda kind, _: kind is Kind.ROUTE,
         ),

@@ -1,16 +1,21 @@
 """SIGHUP to a proxy process: what it reads again, what it refuses, and who notices."""
 
 import contextlib
+import json
 import signal
 import smtplib
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy.queue import keys
+from proxy.queue.holds import Hold
 from proxy.queue.job import JobEnvelope, decode_envelope
+from proxy.queue.selection import Selection
 from tests.support.processes import Installation, Program, http_get
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_for
@@ -160,6 +165,15 @@ def test_what_needs_a_restart_is_named_each_time_and_the_rest_takes_effect(proxy
         client.ehlo()
         client.mail("app@example.com")
         assert [client.rcpt(name)[0] for name in ("a@example.net", "b@example.net")] == [250, 452]
+
+
+def test_people_hear_of_a_hold_by_the_delay_that_was_read_last(proxy: Proxy) -> None:
+    hold = Hold("old", Selection(stream="a"), time.time() - 3600, "me@here", "why")
+    proxy.redis.client().hset(keys.HOLDS, hold.name, json.dumps(hold.record()))
+    proxy.reread(notify={"delay": "2h"})
+    assert " alert kind=held " not in proxy.program.log
+    proxy.reread(notify={"delay": "30m"})
+    proxy.program.wait_for(" alert kind=held subject=old phase=begins ")
 
 
 def test_systemd_is_told_when_reading_begins_and_when_it_is_over(proxy: Proxy) -> None:

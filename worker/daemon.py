@@ -244,7 +244,7 @@ async def serve(
             open_alerts(
                 settings,
                 data_dir,
-                partial(relay.look, host),
+                lambda _: relay.look(host),
                 shown=relaying.ALERTS,
                 mine=partial(troubles.is_of, host),
             ) as alerts,
