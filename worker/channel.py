@@ -21,7 +21,7 @@ from worker.claims import Claims
 from worker.experience import Experience
 from worker.expiry import expired
 from worker.gate import Gate
-from worker.holding import Holding
+from worker.in_hand import InHand
 from worker.outcomes import ENDED, Outcomes
 from worker.relay import Passage, Step
 from worker.replies import TransactionReplies
@@ -41,7 +41,7 @@ _STOP_S = 10.0
 _CHANGED = "its stream's settings have changed"
 
 
-class Channel(Holding):
+class Channel(InHand):
     """All mail of the streams that share one login to one host."""
 
     def __init__(
@@ -92,9 +92,9 @@ class Channel(Holding):
     # -- what the claiming loop and the budget ask ---------------------------------------------
 
     @property
-    def held(self) -> int:
+    def in_hand(self) -> int:
         """Messages claimed and not settled."""
-        return super().held + self._experience.in_question
+        return super().in_hand + self._experience.in_question
 
     @property
     def wants_connections(self) -> bool:
@@ -113,9 +113,9 @@ class Channel(Holding):
         if self.gate.reason is not None:
             # Only a refusing route needs a message to be probed, and each time another one.
             probe = self.gate.reason is Reason.REFUSING and self.gate.probe_due
-            return 1 if probe and not self.held else 0
+            return 1 if probe and not self.in_hand else 0
         capacity = self._width * READY_PER_CONNECTION
-        room = capacity - self.held
+        room = capacity - self.in_hand
         # Few large claims cost less than many small ones: wait until a good part is free.
         return room if room * 3 >= capacity or not self._ready else 0
 

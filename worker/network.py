@@ -134,7 +134,7 @@ class Network:
 
     @property
     def octets(self) -> int:
-        """Octets of all messages held."""
+        """Octets of all messages in hand."""
         return sum(channel.octets for channel in self._present)
 
     def slots(self) -> dict[str, int]:

@@ -228,10 +228,10 @@ def resume(passage: Passage, detail: str, unknown_outcome: str) -> Step | None:
     become dead letters for a person to look at, with "ask" a job of their own that Postmark is
     asked for (see `asks_for_all`), and the others go on.
     """
-    held = tuple(a for a in passage.envelope.recipients if a in passage.claim.dot)
-    if unknown_outcome == "resend" or not held:
+    suspects = tuple(a for a in passage.envelope.recipients if a in passage.claim.dot)
+    if unknown_outcome == "resend" or not suspects:
         return None
-    words = dict.fromkeys(held, f"the outcome is unknown: {detail}")
+    words = dict.fromkeys(suspects, f"the outcome is unknown: {detail}")
     rest = tuple(a for a in passage.envelope.recipients if a not in words)
     left = replace(passage.envelope.left(rest, {}), asked=0.0, unanswered=0.0)
     if unknown_outcome == "ask":

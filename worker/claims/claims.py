@@ -8,9 +8,7 @@ call that lay in a socket meanwhile, changes nothing twice.
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -20,7 +18,7 @@ from proxy.config import Settings
 from proxy.log import events
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
-from proxy.queue.expiry import read_clocks, stamped
+from proxy.queue.expiry import read_clocks, renewed
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
 from worker.board import Board
 from worker.claim import Claim, Leave, Settlement
@@ -43,7 +41,7 @@ class Claims:
     """The queues of `streams` as one worker sees them.
 
     `number` is the worker's among those of this host. `on_shutdown` is called when a tool asks
-    the worker to end, `on_stop_job` with the id of a job it holds that a tool asks to stop; both
+    the worker to end, `on_stop_job` with the id of a claimed job that a tool asks to stop; both
     in the event loop. `connections_in_use` should say how many connections to one host name
     are open, so that another worker's share waits for them to close.
     """
@@ -62,7 +60,7 @@ class Claims:
         self._number = number
         self._set_out(settings, streams)
         self._turn = 0
-        self._held: dict[str, None] = {}  # the ids, in order
+        self._claimed: dict[str, None] = {}  # the ids, in order
         self._gone = self._died = 0
         self._work = asyncio.Event()
         self._renewal = asyncio.Lock()
@@ -200,9 +198,9 @@ class Claims:
             await self._keeping.settle_lineage()
             return []
         self._pulse.suspended = answer[0] == b"suspended"
-        return self._claimed(me, answer)
+        return self._read_all(me, answer)
 
-    def _claimed(self, me: Registration, answer: Sequence[bytes]) -> list[Claim]:
+    def _read_all(self, me: Registration, answer: Sequence[bytes]) -> list[Claim]:
         if len(answer) == 1:
             return []
         execution = f"{me.incarnation}-{me.claim}"
@@ -210,7 +208,7 @@ class Claims:
         self._turn += 1
         found = (self._read(execution, answer[at : at + 6]) for at in range(1, len(answer), 6))
         claims = [claim for claim in found if claim is not None]
-        self._held.update(dict.fromkeys(claim.id for claim in claims))
+        self._claimed.update(dict.fromkeys(claim.id for claim in claims))
         return claims
 
     async def take(self, stream: str, messages: Mapping[str, bytes]) -> list[Claim]:
@@ -226,7 +224,7 @@ class Claims:
             answer = await self._claiming.ask(
                 TAKE, me.incarnation, me.claim, rq_date(), me.name, *floor, stream, *words
             )
-            return self._claimed(me, answer)
+            return self._read_all(me, answer)
 
     async def ending(self, stream: str, place: int, count: int) -> tuple[int, dict[str, bytes]]:
         """Look at `count` waiting messages of `stream` from `place` on, the deferred ones last.
@@ -251,7 +249,7 @@ class Claims:
         Redis answers.
         """
         if settlement.then != "keep":
-            self._held.pop(claim.id, None)
+            self._claimed.pop(claim.id, None)
         if settlement.dead is not None:
             self._died += 1
         elif settlement.then == "gone":
@@ -350,10 +348,10 @@ class Claims:
             if self._me is not lost:
                 return
             events.notice(
-                f"worker {lost.name} was taken for dead; its {len(self._held)} messages are"
+                f"worker {lost.name} was taken for dead; its {len(self._claimed)} messages are"
                 " with the others, it goes on under a new name"
             )
-            self._held.clear()
+            self._claimed.clear()
             self._pulse.forget()
             fresh = self._new_registration()
             await self._register(fresh)
@@ -373,28 +371,19 @@ class Claims:
             self._flusher.settle(unread, Settlement("defer", delay=self._settings.retry.cap))
             return None
         if words[5]:
-            envelope = _with_new_clock(envelope, time.time())
+            envelope = renewed(envelope, read_clocks())
         return Claim(job_id, stream, execution, envelope, words[3], dot)
 
     def _facts(self) -> Facts:
-        return Facts(busy=bool(self._held), gone=self._gone, died=self._died)
+        return Facts(busy=bool(self._claimed), gone=self._gone, died=self._died)
 
     def _stop(self, job_id: str | None) -> None:
-        for held in list(self._held):
-            if job_id in (None, held):
-                self.on_stop_job(held)
+        for claimed in list(self._claimed):
+            if job_id in (None, claimed):
+                self.on_stop_job(claimed)
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _with_new_clock(envelope: JobEnvelope, now: float) -> JobEnvelope:
-    """Return a dead letter's envelope as of a message accepted `now`: it was put back by hand."""
-    expires_at = envelope.expires_at
-    if expires_at is not None:
-        expires_at += now - envelope.accepted_at
-    anew = replace(envelope, attempts=0, waited=0.0, accepted_at=now, expires_at=expires_at)
-    return stamped(anew, read_clocks())

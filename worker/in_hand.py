@@ -17,12 +17,12 @@ from worker.relay import Passage
 _Done = asyncio.Future[bool]
 
 
-class Holding:
+class InHand:
     """Claimed messages, and the ways in which they leave without a verdict of the far end."""
 
     def __init__(self, claims: Claims) -> None:
         self.octets = 0
-        """Of the messages held."""
+        """Of the messages in hand."""
         self._claims = claims
         self._permits = Permits(claims)
         self._ready: deque[Passage] = deque()
@@ -32,7 +32,7 @@ class Holding:
         self._landed.set()
 
     @property
-    def held(self) -> int:
+    def in_hand(self) -> int:
         """Messages claimed and not settled."""
         return len(self._ready) + len(self._in_flight)
 
