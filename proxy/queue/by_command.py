@@ -12,7 +12,7 @@ import redis.asyncio
 
 from proxy.queue import keys
 from proxy.queue.by_hand import note
-from proxy.queue.expiry import read_clocks, stamped
+from proxy.queue.expiry import read_clocks, renewed
 from proxy.queue.inventory import BITE, bites, find, plain, readable_envelope
 from proxy.queue.job import JobEnvelope, RelayJob, encode_envelope
 from proxy.queue.scripts import load
@@ -31,6 +31,7 @@ async def retry(
     one is only tried earlier.
     """
     script = redis.register_script(load("retry").text)
+    clocks = replace(read_clocks(), wall=now)
     outcome: dict[str, Retried] = {}
     for bite in bites(list(dict.fromkeys(job_ids)), BITE):
         pipeline = redis.pipeline(transaction=False)
@@ -43,7 +44,9 @@ async def retry(
         for job_id, old in zip(bite, envelopes, strict=True):
             envelope = readable_envelope(old) if old else None
             said = note("retried", job_id, _stream_in(origins.get(job_id)), envelope)
-            words += [job_id, old or b"", _new_clock(old or b"", now), said]
+            # A later version's goes as it is.
+            anew = encode_envelope(renewed(envelope, clocks)) if envelope else old or b""
+            words += [job_id, old or b"", anew, said]
         answers: list[bytes] = await script(args=words)
         for job_id, answer in zip(bite, answers, strict=True):
             outcome[job_id] = _one_of(answer.decode(), Retried)
@@ -88,17 +91,6 @@ async def reroute(
 
 def _stream_in(origin: bytes | None) -> str:
     return keys.stream_of((origin or b"").decode()) or ""
-
-
-def _new_clock(octets: bytes, now: float) -> bytes:
-    envelope = readable_envelope(octets)
-    if envelope is None:
-        return octets  # a later version's: it goes as it is
-    expires_at = envelope.expires_at
-    if expires_at is not None:
-        expires_at = now + max(0.0, expires_at - envelope.accepted_at)
-    anew = replace(envelope, accepted_at=now, attempts=0, waited=0.0, expires_at=expires_at)
-    return encode_envelope(stamped(anew, read_clocks()))
 
 
 async def delete(redis: redis.asyncio.Redis, job_ids: Iterable[str]) -> dict[str, Deleted]:

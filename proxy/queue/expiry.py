@@ -52,6 +52,15 @@ def stamped(envelope: JobEnvelope, now: Instant) -> JobEnvelope:
     return replace(envelope, expires_up=now.uptime + lasts, boot=now.boot)
 
 
+def renewed(envelope: JobEnvelope, now: Instant) -> JobEnvelope:
+    """Return a dead letter's envelope as of a message accepted `now`: it was put back by hand."""
+    expires_at = envelope.expires_at
+    if expires_at is not None:
+        expires_at = now.wall + max(0.0, expires_at - envelope.accepted_at)
+    anew = replace(envelope, accepted_at=now.wall, attempts=0, waited=0.0, expires_at=expires_at)
+    return stamped(anew, now)
+
+
 def has_expired(envelope: JobEnvelope, now: Instant) -> bool:
     """Tell whether the time is over in which the message may be sent."""
     if envelope.expires_at is None:
