@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from proxy import log
 from proxy.metrics import relaying
+from proxy.queue.connection import end_if_cancelled
 from proxy.queue.expiry import has_expired, read_clocks
 from proxy.queue.job import JobDecodeError, decode_envelope
 from worker.claim import Claim
@@ -36,14 +37,17 @@ def expired(passages: Iterable[Passage]) -> list[Passage]:
 
 
 class Expiry:
-    """Looks over the queues of `streams`; what has expired is claimed and given to `bury`."""
+    """Looks over the queues of `streams`; what has expired is claimed and given to `offer`.
+
+    The channel that it is offered to makes a dead letter of it.
+    """
 
     def __init__(
-        self, claims: Claims, streams: Sequence[str], bury: Callable[[list[Claim]], None]
+        self, claims: Claims, streams: Sequence[str], offer: Callable[[list[Claim]], None]
     ) -> None:
         self._claims = claims
         self._places = dict.fromkeys(streams, 0)
-        self._bury = bury
+        self._offer = offer
 
     def go_by(self, streams: Sequence[str]) -> None:
         """Look over the queues of other streams from now on."""
@@ -61,9 +65,7 @@ class Expiry:
                 except Exception as error:  # nothing here may end a worker
                     log.defect("expiry", error=error)
                     relaying.DEFECTS.labels("expiry").inc()
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # redis-py may lose a cancellation
-                raise asyncio.CancelledError
+            end_if_cancelled()
 
     async def _look(self, stream: str) -> None:
         places = self._places
@@ -79,7 +81,7 @@ class Expiry:
             for at in range(0, len(ids), _MOST):
                 some = {job_id: over[job_id] for job_id in ids[at : at + _MOST]}
                 if claims := await self._claims.take(stream, some):
-                    self._bury(claims)
+                    self._offer(claims)
             if seen < _BITE:
                 return
 

@@ -12,6 +12,7 @@ from proxy.alerts.command import Command
 from proxy.alerts.said import Said
 from proxy.alerts.standing import Alert, Kind, Phase, Standing, Trouble, decide
 from proxy.config.model import Notify
+from proxy.queue.connection import end_if_cancelled
 
 LOOK_EVERY_S = 1.0
 _KINDS = frozenset(kind.value for kind in Kind)
@@ -69,9 +70,7 @@ class Alerts:
                     await self.look_once()
                 except Exception as error:
                     log.defect("alerts", error=error)
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise asyncio.CancelledError  # redis-py loses one that comes as it connects
+                end_if_cancelled()
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             await self.close()

@@ -12,8 +12,9 @@ import redis.asyncio
 
 from proxy.queue import keys
 from proxy.queue.by_hand import note
+from proxy.queue.connection import plain
 from proxy.queue.expiry import read_clocks, renewed
-from proxy.queue.inventory import BITE, bites, find, plain, readable_envelope
+from proxy.queue.inventory import BITE, bites, find, readable_envelope
 from proxy.queue.job import JobEnvelope, RelayJob, encode_envelope
 from proxy.queue.scripts import load
 

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from proxy.mail.ids import LENGTH, accepted_ms
 from proxy.metrics.depths import Depth, QueueDepths
 from proxy.queue import keys
+from proxy.queue.connection import end_if_cancelled
 from proxy.queue.holds import holds_of
 
 FEED_EVERY_S = 5.0
@@ -99,9 +100,5 @@ async def feed_depths(
             shown.feed(await read_depths(redis, streams, clock()))
         except (RedisError, OSError):
             shown.forget()
-        # A cancellation that arrives together with a reply, or during the library's connect, is
-        # lost in there (async_timeout, Python 3.11's wait_for): it must not be slept over.
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError
+        end_if_cancelled()
         await asyncio.sleep(every)

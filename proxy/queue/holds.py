@@ -17,6 +17,7 @@ from typing import Any
 import redis.asyncio
 
 from proxy.queue import keys
+from proxy.queue.connection import plain
 from proxy.queue.scripts import load
 from proxy.queue.selection import Selection, selection_of, when
 
@@ -71,7 +72,7 @@ class Hold:
 
 async def standing_holds(client: redis.asyncio.Redis) -> tuple[Hold, ...]:
     """Return the holds that stand, the oldest first."""
-    return holds_of(await _plain(client).hgetall(keys.HOLDS))
+    return holds_of(await plain(client).hgetall(keys.HOLDS))
 
 
 def holds_of(records: dict[bytes, bytes]) -> tuple[Hold, ...]:
@@ -82,11 +83,6 @@ def holds_of(records: dict[bytes, bytes]) -> tuple[Hold, ...]:
         if record is not None and "returning" not in record:
             found.append(_hold_of(name.decode("utf-8", "replace"), record))
     return tuple(sorted(found, key=lambda hold: (hold.since, hold.name)))
-
-
-def _plain(client: redis.asyncio.Redis) -> Any:
-    """Return `client` without the library's types: they allow decoded replies, ours are octets."""
-    return client
 
 
 def _readable(octets: bytes) -> dict[str, Any] | None:
@@ -120,12 +116,12 @@ async def hold(client: redis.asyncio.Redis, wanted: Hold) -> tuple[Hold, int]:
         HoldError: the name is taken, or there are too many.
     """
     while True:
-        records = await _plain(client).hgetall(keys.HOLDS)
+        records = await plain(client).hgetall(keys.HOLDS)
         standing = holds_of(records)
         for each in standing:
             same = each.selection.record() == wanted.selection.record() and not each.released
             if same and wanted.name in ("", each.name):
-                return each, int(await _plain(client).get(keys.TURN) or 0)
+                return each, int(await plain(client).get(keys.TURN) or 0)
         names = {each.name for each in standing}
         if wanted.name in names:
             raise HoldError(f"there is another hold of the name {wanted.name!r}")
@@ -172,7 +168,7 @@ async def release(
     selection = selection or Selection()
     mark = f"release-{secrets.token_hex(4)}"
     while True:
-        records = await _plain(client).hgetall(keys.HOLDS)
+        records = await plain(client).hgetall(keys.HOLDS)
         standing = {each.name: each for each in holds_of(records)}
         if unknown := [name for name in names if name not in standing]:
             raise HoldError(f"there is no hold {unknown[0]!r}")
@@ -191,27 +187,27 @@ async def release(
         if await _write(client, records, changes | {mark: {"returning": now, **stream}}):
             break
     back = await _return_all(client, [selection.stream] if selection.stream else None)
-    await _plain(client).hdel(keys.HOLDS, mark)
+    await plain(client).hdel(keys.HOLDS, mark)
     return tuple(changes), back
 
 
 async def finish_releases(client: redis.asyncio.Redis, now: float) -> int:
     """Put back what a release left that came to no end; return how many messages came back."""
     back = 0
-    for name, octets in (await _plain(client).hgetall(keys.HOLDS)).items():
+    for name, octets in (await plain(client).hgetall(keys.HOLDS)).items():
         record = _readable(octets)
         # In the future: a clock was set back.
         if record is None or 0 <= now - float(record.get("returning", now)) < _STALE_S:
             continue
         stream = record.get("stream")
         back += await _return_all(client, [stream] if stream else None)
-        await _plain(client).hdel(keys.HOLDS, name)
+        await plain(client).hdel(keys.HOLDS, name)
     return back
 
 
 async def _return_all(client: redis.asyncio.Redis, streams: Sequence[str] | None) -> int:
     if streams is None:
-        names = await _plain(client).smembers(keys.QUEUES)
+        names = await plain(client).smembers(keys.QUEUES)
         streams = [each for name in names if (each := keys.stream_of(name.decode()))]
     script = client.register_script(load("unhold").text)
     back = 0
@@ -234,9 +230,9 @@ async def kept_to(client: redis.asyncio.Redis, turn: int, patience: float) -> tu
     deadline = loop.time() + patience
     while True:
         late = []
-        for incarnation in await _plain(client).hkeys(keys.WORKERS):
+        for incarnation in await plain(client).hkeys(keys.WORKERS):
             key = keys.worker_key(incarnation.decode())
-            name, reached = await _plain(client).hmget(key, ["name", "turn"])
+            name, reached = await plain(client).hmget(key, ["name", "turn"])
             if name is not None and int(reached or 0) < turn:
                 late.append(name.decode("utf-8", "replace"))
         if not late or loop.time() >= deadline:
@@ -268,8 +264,8 @@ async def taken_by(
 
 async def waiting_in(client: redis.asyncio.Redis, stream: str) -> tuple[list[str], list[str]]:
     """Return the ids of `stream` that wait in its queue, and those set aside."""
-    queued = await _plain(client).lrange(keys.queue_key(stream), 0, -1)
-    aside = await _plain(client).zrange(keys.held_key(stream), 0, -1)
+    queued = await plain(client).lrange(keys.queue_key(stream), 0, -1)
+    aside = await plain(client).zrange(keys.held_key(stream), 0, -1)
     return [each.decode() for each in queued], [each.decode() for each in aside]
 
 
@@ -282,7 +278,7 @@ async def met(
         if selection.stream not in (None, stream):
             continue
         queued, aside = await waiting_in(client, stream)
-        deferred = await _plain(client).zrange(keys.scheduled_key(stream), 0, -1)
+        deferred = await plain(client).zrange(keys.scheduled_key(stream), 0, -1)
         places = {
             "queued": queued,
             "held": aside,

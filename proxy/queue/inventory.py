@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 import redis.asyncio
 
 from proxy.queue import keys
+from proxy.queue.connection import plain
 from proxy.queue.holds import standing_holds, taken_by
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
 
@@ -163,11 +164,6 @@ async def parts(redis: redis.asyncio.Redis, message_id: str) -> tuple[Entry, ...
         if entry.id.partition("-")[0] == message_id
     ]
     return tuple(found)
-
-
-def plain(redis: redis.asyncio.Redis) -> Any:
-    """Return `redis` without the library's types: they allow decoded replies, ours are octets."""
-    return redis
 
 
 def bites(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -18,6 +18,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from proxy.log import events
+from proxy.queue.connection import end_if_cancelled
 from proxy.queue.holds import RESTORED
 from proxy.queue.marks import Mark, Marks
 from proxy.queue.scripts import load
@@ -153,10 +154,7 @@ class Lineage:
                 except Exception as error:  # nobody else would notice that this ended
                     events.defect("look at the store", error=error)
                 await self.write()
-                # A cancellation that arrives together with a reply is lost in the library.
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise asyncio.CancelledError
+                end_if_cancelled()
                 await asyncio.sleep(every)
         finally:
             await self.write(now=True)

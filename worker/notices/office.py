@@ -21,7 +21,7 @@ from proxy.config import Settings
 from proxy.mail.address import normal_address
 from proxy.mail.ids import new_id
 from proxy.metrics import relaying
-from proxy.queue.connection import open_redis
+from proxy.queue.connection import end_if_cancelled, open_redis
 from proxy.queue.holds import standing_holds
 from proxy.queue.job import JobEnvelope
 from proxy.queue.refusal import before_running
@@ -112,10 +112,7 @@ class Office:
             except Exception as error:  # nothing here may end a worker
                 log.defect("notices", error=error)
                 relaying.DEFECTS.labels("notices").inc()
-            # A cancellation that arrives together with a reply is lost in the library.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError
+            end_if_cancelled()
             await asyncio.sleep(self._tick)
 
     async def turn(self) -> None:
