@@ -23,7 +23,7 @@ from worker.expiry import expired
 from worker.gate import Gate
 from worker.in_hand import InHand
 from worker.outcomes import ENDED, Outcomes
-from worker.relay import Passage, Step
+from worker.relay import Passage, Step, UnknownOutcome
 from worker.replies import TransactionReplies
 from worker.route import Reason
 from worker.smarthost.connection import Connection
@@ -79,8 +79,7 @@ class Channel(InHand):
         self._budget = budget
         self._outcomes = outcomes
         self._roomy = roomy
-        self._closing = False
-        self._why_closing = "the worker stops"
+        self._closing = ""  # why no more mail is taken
         self._pool = Pool(
             smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
         )
@@ -264,7 +263,7 @@ class Channel(InHand):
             self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
             return
         if self._closing and judgement.unknown and self._policy(passage) != "ask":
-            self._give_back(passage, self._why_closing, dot=tuple(judgement.unknown))
+            self._give_back(passage, self._closing, dot=tuple(judgement.unknown))
             return
         cause = self._experience.learn(passage, judgement, replies, connection, proof)
         if cause is Cause.ROUTE:
@@ -324,7 +323,7 @@ class Channel(InHand):
         )
         self._end(passage, step, connection)
 
-    def _policy(self, passage: Passage) -> str:
+    def _policy(self, passage: Passage) -> UnknownOutcome:
         return self._outcomes.policy(passage.claim.stream)
 
     def _end(self, passage: Passage, step: Step, connection: Connection | None = None) -> None:
@@ -398,7 +397,7 @@ class Channel(InHand):
 
     def leave(self) -> Coroutine[Any, Any, None]:
         """Take no more mail from now on; the rest is gone when all on the wire has its reply."""
-        self._closing = True
+        self._closing = _CHANGED
         ledger.forget_credentials(self.streams, self.way.each_name)
         self.gate.leave()
         return self._leave()
@@ -421,7 +420,7 @@ class Channel(InHand):
 
     async def close(self, patience: float | None = _STOP_S, why: str = "the worker stops") -> None:
         """Finish what is on the wire, within `patience` seconds, and give back what is not."""
-        self._closing, self._why_closing = True, why
+        self._closing = why
         self._width = 0
         self.recall(why)
         with contextlib.suppress(TimeoutError):

@@ -27,7 +27,7 @@ from worker.notices import open_office
 POLL_S = 1.0
 """How long at most a message waits when its wake-up was lost."""
 
-HELD_OCTETS = 24_000_000
+OCTETS_IN_HAND = 24_000_000
 """Octets of messages in memory above which no more are claimed: one claim (4 MB or one message)
 goes beyond it at most."""
 
@@ -89,7 +89,7 @@ class Relay:
 
     def slots(self) -> dict[str, int]:
         """Return how many messages of each stream could be taken now, where it is any."""
-        return {} if self.network.octets > HELD_OCTETS else self.network.slots()
+        return {} if self.network.octets > OCTETS_IN_HAND else self.network.slots()
 
     async def run(self) -> None:
         """Claim and relay until `stop`; then finish what is on the wire and give back the rest."""

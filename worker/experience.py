@@ -59,8 +59,8 @@ class Experience:
         replies: TransactionReplies,
         connection: Connection,
         proof: str,
-    ) -> Cause:
-        """Learn from a transaction; return what it is put down to.
+    ) -> Cause | None:
+        """Learn from a transaction; return what a refusal for policy is put down to, if it was one.
 
         `proof` was the gate's when the transaction was begun.
         """
@@ -77,7 +77,7 @@ class Experience:
             self._gate.narrow(self._pool.reached)
         elif judgement.midway:
             self._pool.avoid = connection.endpoint
-        return Cause.MESSAGE
+        return None
 
     def _learn_of_policy(
         self, passage: Passage, judgement: Judgement, connection: Connection

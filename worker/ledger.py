@@ -111,14 +111,14 @@ def transaction(
         relaying.DEFECTS.labels("relay").inc()
 
 
-def step(passage: Passage, step: Step, endpoint: Endpoint | None) -> None:
+def step(passage: Passage, outcome: Step, endpoint: Endpoint | None) -> None:
     """Log and count what one step decided about recipients."""
     claim, stream = passage.claim, passage.claim.stream
     now = time.time()
     age = max(0.0, now - claim.envelope.accepted_at)
-    if step.sent:
+    if outcome.sent:
         host, port = (endpoint.host, endpoint.port) if endpoint else ("", 0)
-        for reply, recipients in _by_reply(step.sent).items():
+        for reply, recipients in _by_reply(outcome.sent).items():
             log.sent(
                 claim.id,
                 stream=stream,
@@ -129,22 +129,22 @@ def step(passage: Passage, step: Step, endpoint: Endpoint | None) -> None:
                 seconds=age,
             )
         _last_success(stream).set(now)
-    for reply, recipients in _by_reply(step.dead).items():
+    for reply, recipients in _by_reply(outcome.dead).items():
         log.dead(claim.id, stream=stream, recipients=recipients, reply=reply)
-    for reply, recipients in _by_reply(step.deferred).items():
-        attempts = step.settlement.left.attempts if step.settlement.left else 0
+    for reply, recipients in _by_reply(outcome.deferred).items():
+        attempts = outcome.settlement.left.attempts if outcome.settlement.left else 0
         log.deferred(
             claim.id,
             stream=stream,
             recipients=recipients,
             reply=reply,
             attempts=attempts,
-            delay=step.delay,
+            delay=outcome.delay,
         )
     for verdict, addresses in (
-        ("sent", step.sent),
-        ("dead", step.dead),
-        ("deferred", step.deferred),
+        ("sent", outcome.sent),
+        ("dead", outcome.dead),
+        ("deferred", outcome.deferred),
     ):
         if addresses:
             _recipients(stream, verdict).inc(len(addresses))

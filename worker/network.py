@@ -77,14 +77,14 @@ class Network:
 
     def _arrange(self, settings: Settings) -> list[Channel]:
         """Have one channel for each way of `settings`; return those that are new."""
-        postmark, before = settings.postmark, self._postmark
+        postmark = settings.postmark
         ways: defaultdict[Way, list[str]] = defaultdict(list)
         for name, stream in settings.streams.items():
             ways[way_of(stream, postmark)].append(name)
-        if _how(postmark) != _how(before):
+        keeps = _how(postmark) == _how(self._postmark)
+        if not keeps:
             self._smarthosts = {}
         self._postmark = postmark
-        keeps = _how(postmark) == _how(before)
         kept = {channel.way: channel for channel in self.channels if keeps and channel.way in ways}
         # First those that lose a stream, so that its new channel has the last word on it.
         for channel in self.channels:

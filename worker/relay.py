@@ -7,12 +7,16 @@ queue must record. Accounts are kept by recipient: each is sent, dead, deferred,
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from proxy.config.model import Retry
 from proxy.queue.job import JobEnvelope
 from worker import schedule
 from worker.claim import Claim, Settlement
 from worker.verdict import Judgement
+
+UnknownOutcome = Literal["resend", "hold", "ask"]
+"""What is done about recipients of whom nobody knows whether they have the message."""
 
 MAX_RECIPIENTS = 50
 """Recipients in one transaction: Postmark's limit for a message."""
@@ -81,7 +85,7 @@ def advance(
     *,
     fresh: bool,
     retry: Retry,
-    unknown_outcome: str,
+    unknown_outcome: UnknownOutcome,
     chance: float,
     ask_in: float = 0.0,
 ) -> Step:
@@ -221,7 +225,7 @@ def postpone(passage: Passage, reply: str, *, delay: float) -> Step:
     return Step(None, Settlement("defer", left, delay=delay), {}, {}, waiting, delay)
 
 
-def resume(passage: Passage, detail: str, unknown_outcome: str) -> Step | None:
+def resume(passage: Passage, detail: str, unknown_outcome: UnknownOutcome) -> Step | None:
     """Return the step for a claim whose last transaction nobody knows the end of (`claim.dot`).
 
     None: everybody left is tried again, as "resend" says. With "hold" those of that transaction

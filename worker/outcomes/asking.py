@@ -12,7 +12,7 @@ from proxy.queue.job import JobEnvelope
 from worker import relay, schedule
 from worker.claim import Claim, Settlement, Then
 from worker.outcomes.findings import Finding
-from worker.relay import Step
+from worker.relay import Step, UnknownOutcome
 
 FIRST_S = 2.0
 """From the lost reply to the first question, and the shortest pause between two."""
@@ -52,7 +52,7 @@ def follow(
     finding: Finding | None,
     *,
     ask_for: float,
-    unknown_outcome: str,
+    unknown_outcome: UnknownOutcome,
     retry: Retry,
     chance: float,
     silence: str = "",

@@ -25,7 +25,7 @@ from worker.outcomes.findings import Finding
 from worker.outcomes.inquiry import api_tokens, by_token, inquire
 from worker.outcomes.reach import Reach
 from worker.outcomes.silence import Silence
-from worker.relay import Step
+from worker.relay import Step, UnknownOutcome
 from worker.smarthost.tls import TrustStore
 
 ENDED = "the worker that sent it ended before the reply came"
@@ -83,7 +83,7 @@ class Outcomes:
             await asyncio.wait(asking)
         await api.close()
 
-    def policy(self, stream: str) -> str:
+    def policy(self, stream: str) -> UnknownOutcome:
         """Return what is done about an unknown outcome of `stream`: "ask", else as configured."""
         tokens = api_tokens(self._settings.streams[stream])
         return "ask" if tokens else self._settings.postmark.unknown_outcome
