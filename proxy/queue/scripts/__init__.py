@@ -20,7 +20,6 @@ class Script:
 _NAMES = {
     "TASK": keys.TASK,
     "QUEUES": keys.QUEUES,
-    "SUSPENDED": keys.SUSPENDED,
     "WAKE_CHANNEL": keys.WAKE_CHANNEL,
     "JOB": keys.job_key(""),
     "QUEUE": keys.queue_key("").removesuffix(keys.QUEUE_PREFIX),
@@ -44,25 +43,6 @@ _NAMES = {
     "ALERTS": keys.ALERTS,
     "QUEUE_PREFIX": keys.QUEUE_PREFIX,
 }
-# All but what takes mail in runs on a server that is out of memory, too: it settles things, or
-# writes little that leads to that.
-_AT_ANY_LIMIT = {
-    "announce",
-    "delete",
-    "fence",
-    "flush",
-    "hold",
-    "leave",
-    "probe",
-    "reroute",
-    "retry",
-    "said",
-    "store",
-    "tell",
-    "unhold",
-    "withdraw",
-}
-_WITH_HOLDS = {"judge", "unhold", "flush"}
 _PRELUDE = "".join(f"local {name} = '{value}'\n" for name, value in _NAMES.items())
 
 
@@ -73,8 +53,17 @@ def holding() -> str:
 
 @cache
 def load(name: str, package: str = __name__) -> Script:
-    """Return the script `name`.lua of `package`, with the names of keys as Lua locals."""
-    head = "#!lua flags=allow-oom\n" if name in _AT_ANY_LIMIT else ""
-    text = head + _PRELUDE + (holding() if name in _WITH_HOLDS else "")
-    text += resources.files(package).joinpath(f"{name}.lua").read_text("utf-8")
+    """Return the script `name`.lua of `package`, with the names of keys as Lua locals.
+
+    Its first lines may say more: "#!lua flags=..." for Redis (with allow-oom it runs on a server
+    that is out of memory, too: it settles things, or writes little that leads to that), and
+    "-- with: holding" that it needs the words about holds.
+    """
+    own = resources.files(package).joinpath(f"{name}.lua").read_text("utf-8")
+    flags = ""
+    if own.startswith("#!"):
+        flags, _, own = own.partition("\n")
+        flags += "\n"
+    words = holding() if own.startswith("-- with: holding\n") else ""
+    text = flags + _PRELUDE + words + own
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

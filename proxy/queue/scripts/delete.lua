@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Deletes jobs that wait or are dead; one that is being sent stays.
 -- ARGV: of each job its id, its recipients as they were read (for the count of what was discarded),
 -- and what the log shall say. Says for each: deleted, sending, absent.

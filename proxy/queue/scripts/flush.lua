@@ -1,3 +1,5 @@
+#!lua flags=allow-oom
+-- with: holding
 -- Makes deferred jobs due at once, but for those that Postmark is asked for and those that are held.
 -- ARGV: queue name, ids. Says how many are due, asked for, held.
 local queue = ARGV[1]

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Writes holds down, all in one step, and says the turn: a number that rises with each change, which
 -- a worker names once it keeps to it.
 -- ARGV: of each hold its name, its record as it was read ('' for none), its record anew ('' to

@@ -1,3 +1,4 @@
+-- with: holding
 -- Says of each job the name of the first hold that takes it, '' for none.
 -- ARGV: holds to go by, as a JSON list ('' for those that stand), stream, ids.
 local holds = ARGV[1] == '' and standing_holds() or ARGV[1] ~= '' and cjson.decode(ARGV[1])

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Lets paused routes be tried at once, as far as they concern one of the streams in ARGV (none: all).
 -- Says how many.
 local wanted, count = {}, 0

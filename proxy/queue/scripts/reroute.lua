@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Puts dead jobs, rewritten by today's rules, at the tails of the queues that these choose, each
 -- whole or not at all.
 -- ARGV: of each job its id, its envelope as it was read, queue name, envelope and body anew, what the

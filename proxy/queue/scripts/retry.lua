@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Puts dead and deferred jobs at their queues' tails, each whole or not at all.
 -- ARGV: of each job its id, its envelope as it was read, its envelope anew, what the log shall say.
 -- Says for each: retried, queued (already), held, sending, changed (look again), absent.

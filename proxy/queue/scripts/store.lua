@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Looks whether this store is the one that is known, and moves its counter on.
 -- STORE: hash of id and tick, a number that only rises; who has seen it at a number, and sees it at a
 -- lower one, has an older copy before him.

@@ -1,3 +1,5 @@
+#!lua flags=allow-oom
+-- with: holding
 -- Puts held mail that no hold takes any more back to the head of its queue, the newest first, so
 -- that after all bites the oldest stands before all others. What is elsewhere by now is struck off.
 -- ARGV: queue name, the id down to which it was looked before ('' for none), how many to look at.

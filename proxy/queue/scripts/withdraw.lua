@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes messages back that were kept after their clients had been told that they were not. Says
 -- the others' ids, each with what it is: taken (a worker has it: it goes out), or gone (sent or
 -- deleted meanwhile, or never there).
