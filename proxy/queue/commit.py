@@ -12,7 +12,6 @@ to any process. New mail goes to Redis again when all of the journal has: number
 import asyncio
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from proxy.queue.diversion import Diversion
 from proxy.queue.durability import Durability
 from proxy.queue.fates import WITHDRAW, Fates, settle
 from proxy.queue.fence import RAISE, Fence
-from proxy.queue.job import RelayJob
+from proxy.queue.job import RelayJob, rq_date
 from proxy.queue.journal.drain import Drain
 from proxy.queue.journal.folder import Bounds
 from proxy.queue.journal.journal import Journal
@@ -274,7 +273,7 @@ class GroupCommit:
         self._lanes.put_back(again)
 
     async def _keep(self, store: StoreConnection, batch: Batch) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = rq_date()
         fence, number = self._fates.fence, batch.number
         packed = pack_commit(_COMMIT.sha, fence.key, fence.epoch, number, batch.messages, now)
         self._fates.flying = batch

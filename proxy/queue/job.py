@@ -1,17 +1,25 @@
 """A message in the queue: the fields of its RQ job that are ours, and their codec.
 
-`body` is the message as it goes to Postmark, written once. `envelope` is JSON with a version and
-is the only field that a deferral rewrites. `dot`, when present, names the recipients of a
-transaction whose final dot may be out (DESIGN: unknown outcomes).
+`body` is the message as it goes to Postmark, written once. `envelope` is JSON with a version, and
+all of ours that a deferral rewrites but for `dot`, which, when present, names the recipients of a
+transaction whose final dot may be out. RQ's own fields, `status` first, change with each step.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
 VERSION = 1
+DATE_FORM = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""How RQ writes a time, in UTC."""
+
+
+def rq_date() -> str:
+    """Return the time now, as RQ writes it."""
+    return datetime.now(UTC).strftime(DATE_FORM)
 
 
 class JobDecodeError(ValueError):

@@ -19,12 +19,12 @@ from proxy.log import events
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
 from proxy.queue.expiry import read_clocks, renewed
-from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
+from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope, rq_date
 from worker.board import Board
 from worker.claim import Claim, Leave, Settlement
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
-from worker.claims.identity import Registration, new_registration, rq_date
+from worker.claims.identity import Registration, new_registration
 from worker.claims.keeping import Keeping
 from worker.claims.link import Link, Weather
 from worker.claims.process import identity

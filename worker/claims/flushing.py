@@ -11,10 +11,10 @@ from typing import Any
 
 from proxy.log import events
 from proxy.mail.ids import accepted_ms
-from proxy.queue.job import JobEnvelope, encode_envelope
+from proxy.queue.job import JobEnvelope, encode_envelope, rq_date
 from worker.board import Board
 from worker.claim import Claim, Leave, Settlement
-from worker.claims.identity import Registration, rq_date
+from worker.claims.identity import Registration
 from worker.claims.link import Link
 from worker.claims.scripts import SETTLE
 from worker.route import REFUSALS_TO_PAUSE

@@ -5,15 +5,11 @@ import platform
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 
+from proxy.queue.job import rq_date
+
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def rq_date(when: datetime | None = None) -> str:
-    """Return a time, or now, as RQ writes it."""
-    return (when or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @dataclass(slots=True)

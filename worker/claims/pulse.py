@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from proxy.log import events
+from proxy.queue.job import rq_date
 from worker.board import Board
-from worker.claims.identity import Registration, rq_date
+from worker.claims.identity import Registration
 from worker.claims.link import Link
 from worker.claims.liveness import BEAT_S, SAFE_S, Observer, clock
 from worker.claims.process import has_ended

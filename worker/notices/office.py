@@ -23,9 +23,8 @@ from proxy.mail.ids import new_id
 from proxy.metrics import relaying
 from proxy.queue.connection import end_if_cancelled, open_redis
 from proxy.queue.holds import standing_holds
-from proxy.queue.job import JobEnvelope
+from proxy.queue.job import JobEnvelope, rq_date
 from proxy.queue.refusal import before_running
-from worker.claims.identity import rq_date
 from worker.notices.books import Books, Notice, Standing
 from worker.notices.digest import MOST_SHOWN, Chapter, Letterhead, News, Shown, write
 from worker.notices.late import WAITING, LateMail

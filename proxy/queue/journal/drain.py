@@ -1,12 +1,12 @@
 """From a journal into Redis: in order, every record once, whatever breaks meanwhile."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from proxy.log import events
 from proxy.queue.batch import MAX_MESSAGES, MAX_OCTETS, pack_commit
 from proxy.queue.fence import Fence
+from proxy.queue.job import rq_date
 from proxy.queue.journal.journal import Journal
 from proxy.queue.journal.record import Record
 from proxy.queue.journal.source import Source
@@ -92,7 +92,7 @@ class Drain:
         return fresh, after, len(window.records) - len(fresh)
 
     async def _keep(self, records: tuple[Record, ...], fence: Fence) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = rq_date()
         number = records[-1].number
         packed = pack_commit(_COMMIT.sha, fence.key, fence.epoch, number, records, now)
         applied, safe = await self._call(packed)
