@@ -258,9 +258,32 @@ async def test_of_mail_on_ten_connections_few_die_when_the_account_is_suspended_
         assert len(dead(queue)) + len(everywhere(queue)) == 140
         far_end.mend()
         await far_end.until(200 - len(dead(queue)), timeout=20)
-        await wait_until(lambda: not row(queue) and not refusing())
+        await wait_until(lambda: not queue.exists(keys.REFUSALS) and not refusing())
     assert fault
     assert len(dead(queue)) < 5
+
+
+async def test_a_late_250_to_mail_begun_before_the_refusals_opens_nothing(
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path
+) -> None:
+    far_end.fail("dot", do="delay", seconds=2.0, address="slow@*")
+    far_end.fail("mail", SUSPENDED, address="bad@*")
+    settings = settings_for(far_end, data_dir, retry={"first": 0.2})
+    async with relay_at_work(settings, data_dir) as relay:
+        [slow] = put(queue, mail=envelope("slow@example.net"))
+        await wait_until(lambda: far_end.faults.listed()[0]["met"] == 1)
+        put(queue, 8, mail=replace(envelope(), mail_from="bad@shop.example"))
+        await wait_until(refusing)
+        assert far_end.store.count == 0
+        route = relay.channels[0].gate.name
+        refusals = row(queue, route)
+        await wait_until(lambda: not queue.exists(keys.job_key(slow)), what="it is taken")
+        tried = far_end.faults.listed()[1]["met"]
+        await wait_until(lambda: far_end.faults.listed()[1]["met"] > tried, what="a probe")
+        await wait_until(lambda: not started(queue))
+        assert refusing()
+        assert row(queue, route)["id"] == refusals["id"]
+    assert len(dead(queue)) == 4
 
 
 async def test_bad_mail_amid_good_mail_dies_and_does_not_stop_it(
