@@ -2,7 +2,7 @@
 
 Every script is one text for Redis: a line that lets it run while Redis is out of memory (what
 settles mail frees memory), the names of the keys out of `proxy.queue.keys`, the words all scripts
-share (common.lua), then its own.
+share (common.lua), for those that claim the words about holds, then its own.
 """
 
 import hashlib
@@ -33,6 +33,10 @@ _NAMES = {
     "TOLD": keys.TOLD,
     "QUEUE_NAME": keys.queue_name(""),
     "QUEUES": keys.QUEUES,
+    "WORKERS": keys.WORKERS,
+    "PROCESSES": keys.PROCESSES,
+    "GRANTS": keys.GRANTS,
+    "WORKER": keys.worker_key(""),
     "SUSPENDED": keys.SUSPENDED,
     "WAKE": keys.WAKE_CHANNEL,
     "TASK": keys.TASK,

@@ -29,7 +29,8 @@ local function add(stream, id, fields)
   reply[at + 5], reply[at + 6] = fields[3] or '', fields[4] or ''
 end
 
--- A job of ours without envelope and body: RQ saved its copy after the message had gone out.
+-- Whether an id is of our making. Such a job without envelope and body is what RQ saved of its copy
+-- after the message had gone out.
 local function ours(id)
   return string.match(id, '^[0-9a-z]+') and #string.match(id, '^[0-9a-z]+') == 26
 end

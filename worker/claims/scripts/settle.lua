@@ -6,7 +6,7 @@
 --   and, after a settlement, where recipients died: died_id, died_envelope, why, why_packed, whose ('' where none did and more
 --   follows); where some are to be asked for: asked_id, asked_envelope, asked_dot, asked_delay
 -- Returns {word, results}: word done | gone (struck off) | late (a number below the last);
--- results one letter an operation: 1 done, 0 the claim is no longer ours, ! refused by Redis,
+-- results one letter an operation: 1 done (of a refusal: it is the message's own, which dies), 0 the claim is no longer ours, ! refused by Redis,
 -- p the refusal is the route's fault; after them the rows of refusals as they now stand: route, row,
 -- ...
 local incarnation, number, date = ARGV[1], ARGV[2], ARGV[3]
