@@ -30,7 +30,6 @@ from proxy.reloading import Reloading
 from proxy.web import HttpServer, serve_http
 from proxy.web.server import HttpError
 
-_STORE_PATIENCE_S = 10.0  # READY is said at the latest then: mail hears 451, but it is heard
 _DEPTHS_TIMEOUT_S = 5.0
 
 
@@ -211,8 +210,11 @@ def _alerts(
 
 
 async def _store_or_patience(commit: GroupCommit, stopping: asyncio.Event) -> None:
-    """Return when mail can be kept, when it has taken too long, or when we are to end."""
-    deadline = asyncio.get_running_loop().time() + _STORE_PATIENCE_S
+    """Return when mail can be kept, when it has taken too long, or when we are to end.
+
+    Too long: then READY is said all the same. Mail hears 451, but it is heard.
+    """
+    deadline = asyncio.get_running_loop().time() + troubles.STORE_PATIENCE_S
     while commit.unready and not stopping.is_set():
         if asyncio.get_running_loop().time() > deadline:
             log.notice(f"no mail is taken for now: {commit.unready}")

@@ -268,8 +268,8 @@ async def test_connections_are_shared_by_the_living(redis_server: RedisServer) -
             assert two.share == 0
             await wait_until(lambda: (one.share, two.share) == (5, 5))
             async with claims_on(redis_server.data_dir, number=3) as three:
-                shares = lambda: (one.share, two.share, three.share)  # noqa: E731
-                await wait_until(lambda: sorted(shares()) == [3, 3, 4])
+                living = (one, two, three)
+                await wait_until(lambda: sorted(each.share for each in living) == [3, 3, 4])
         await wait_until(lambda: one.share == 10)
 
 

@@ -57,12 +57,12 @@ class IdentifiedProtocol(SmtpProtocol):
             )
         return self._client
 
-    async def smtp_HELO(self, hostname: str) -> None:  # noqa: N802 - aiosmtpd's names
+    async def smtp_HELO(self, hostname: str) -> None:
         """Begin a session without extensions."""
         self._greeted(hostname, extended=False)
         self.say(self.door.helo)
 
-    async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802
+    async def smtp_EHLO(self, hostname: str) -> None:
         """Begin a session with extensions, in one reply."""
         self._greeted(hostname, extended=True)
         self.say(self.door.ehlo_in_tls if self.in_tls else self.door.ehlo)
@@ -73,7 +73,7 @@ class IdentifiedProtocol(SmtpProtocol):
         self._client = None
         self.reset_transaction()
 
-    async def smtp_STARTTLS(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_STARTTLS(self, arg: str | None) -> None:
         """Encrypt the session; all that was said before is forgotten (RFC 3207 §4.2)."""
         if self.door.tls is None or self.in_tls:
             self.fault(replies.TLS_ALREADY if self.in_tls else replies.NO_TLS)
@@ -110,7 +110,7 @@ class IdentifiedProtocol(SmtpProtocol):
         self._greeted("", extended=False)
         self._login = ""
 
-    async def smtp_AUTH(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_AUTH(self, arg: str | None) -> None:
         """Take any login, where one is insisted on; the password is not looked at nor kept."""
         wrong = self._judge_auth()
         words = (arg or "").split()

@@ -65,7 +65,7 @@ class SmtpSession(IdentifiedProtocol):
 
     # The mail
 
-    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_MAIL(self, arg: str | None) -> None:
         """Begin a mail."""
         if self._sender is not None:
             self.fault(replies.SECOND_MAIL)
@@ -114,7 +114,7 @@ class SmtpSession(IdentifiedProtocol):
             return replies.BODY_SYNTAX
         return None
 
-    async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_RCPT(self, arg: str | None) -> None:
         """Add a recipient."""
         if self._sender is None:
             self.fault(replies.NO_MAIL)
@@ -142,7 +142,7 @@ class SmtpSession(IdentifiedProtocol):
             self._notify = True
         self.say(replies.RECIPIENT_OK)
 
-    async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_DATA(self, arg: str | None) -> None:
         """Take the message, and answer once it is kept."""
         self.data_refused = True
         if arg:
@@ -201,7 +201,7 @@ class SmtpSession(IdentifiedProtocol):
 
     # The rest
 
-    async def smtp_RSET(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_RSET(self, arg: str | None) -> None:
         """Forget the mail that was begun."""
         if arg:
             self.fault(replies.NO_ARGUMENT)
@@ -209,24 +209,24 @@ class SmtpSession(IdentifiedProtocol):
         self.reset_transaction()
         self.say(replies.OK)
 
-    async def smtp_NOOP(self, _arg: str | None) -> None:  # noqa: N802
+    async def smtp_NOOP(self, _arg: str | None) -> None:
         """Do nothing."""
         self.say(replies.OK)
 
-    async def smtp_QUIT(self, _arg: str | None) -> None:  # noqa: N802
+    async def smtp_QUIT(self, _arg: str | None) -> None:
         """End the session."""
         self.say(replies.BYE)
         self._closing = True
         self._linger = False
 
-    async def smtp_VRFY(self, _arg: str | None) -> None:  # noqa: N802
+    async def smtp_VRFY(self, _arg: str | None) -> None:
         """Say neither yes nor no."""
         self.say(replies.CANNOT_VERIFY)
 
-    async def smtp_HELP(self, _arg: str | None) -> None:  # noqa: N802
+    async def smtp_HELP(self, _arg: str | None) -> None:
         """Say what this is."""
         self.say(replies.HELP)
 
-    async def smtp_EXPN(self, _arg: str | None) -> None:  # noqa: N802
+    async def smtp_EXPN(self, _arg: str | None) -> None:
         """Not offered."""
         self.fault(replies.NOT_IMPLEMENTED)
