@@ -19,6 +19,7 @@ PURE = (
     "proxy.rerouting",
     "proxy.alerts.standing",
     "worker.claim",
+    "worker.congestion",
     "worker.verdict",
     "worker.schedule",
     "worker.route",

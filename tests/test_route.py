@@ -70,17 +70,6 @@ def test_ten_connections_that_fail_together_pause_it_as_one() -> None:
     assert gate.probe_due
 
 
-def test_congestion_halves_the_connections_and_lets_them_grow_again() -> None:
-    now = [0.0]
-    gate = Gate(("gate-test",), lambda: now[0])
-    gate.narrow(10)
-    assert gate.width(10) == 5
-    now[0] = 20.0
-    assert gate.width(10) == 7
-    now[0] = 60.0
-    assert gate.width(10) == 10
-
-
 @dataclass(eq=False)
 class Holder:
     wants_connections: bool = True

@@ -18,6 +18,7 @@ from proxy.config.model import Settings
 from worker import ledger, relay
 from worker.claim import Claim, Leave
 from worker.claims import Claims
+from worker.congestion import Congestion
 from worker.experience import Experience
 from worker.expiry import expired
 from worker.gate import Gate
@@ -83,7 +84,10 @@ class Channel(InHand):
         self._pool = Pool(
             smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
         )
-        self._experience = Experience(claims, self.gate, self._pool, self._logins, self._close_gate)
+        self._congestion = Congestion()
+        self._experience = Experience(
+            claims, self.gate, self._congestion, self._pool, self._logins, self._close_gate
+        )
         budget.join(self)
         self._width = 0
         self._measure()
@@ -120,7 +124,9 @@ class Channel(InHand):
 
     def _measure(self) -> None:
         """See how many connections may be used now; too dear to ask for each message."""
-        self._width = 0 if self._closing else self.gate.width(self._budget.allowed(self))
+        self._width = 0
+        if not self._closing:
+            self._width = self._congestion.width(self._budget.allowed(self), time.monotonic())
 
     def offer(self, claims: Iterable[Claim]) -> None:
         """Take claimed messages; those whose time (`expires`) is over die here."""
@@ -360,7 +366,7 @@ class Channel(InHand):
     def _not_opened(self, closed: RouteClosed) -> None:
         if closed.reason is Reason.UNREACHABLE and self._pool.reached:
             # Others are open: the host is there and wants no more of us.
-            self.gate.narrow(self._pool.reached + 1)
+            self._congestion.narrow(self._pool.reached + 1, time.monotonic())
         elif not self._closing:
             self._close_gate(closed.reason, closed.detail)
 

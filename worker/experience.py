@@ -8,6 +8,7 @@ from functools import partial
 from proxy.metrics import relaying
 from worker.claim import Leave
 from worker.claims import Claims
+from worker.congestion import Congestion
 from worker.gate import Gate
 from worker.relay import Passage
 from worker.replies import Reply, TransactionReplies
@@ -27,12 +28,14 @@ class Experience:
         self,
         claims: Claims,
         gate: Gate,
+        congestion: Congestion,
         pool: Pool,
         logins: Logins,
         close_gate: Callable[[Reason, str], None],
     ) -> None:
         self._claims = claims
         self._gate = gate
+        self._congestion = congestion
         self._pool = pool
         self._logins = logins
         self._close_gate = close_gate
@@ -74,7 +77,7 @@ class Experience:
         elif blame is Blame.CREDENTIALS:
             return self._learn_of_policy(passage, judgement, connection)
         elif blame is Blame.CONGESTION:
-            self._gate.narrow(self._pool.reached)
+            self._congestion.narrow(self._pool.reached, time.monotonic())
         elif judgement.midway:
             self._pool.avoid = connection.endpoint
         return None

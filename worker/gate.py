@@ -1,4 +1,4 @@
-"""The gate before a route: open, or closed for a reason that is not the mail's, and how wide.
+"""The gate before a route: open, or closed for a reason that is not the mail's.
 
 Keeps the state of `worker.route` for one channel, shares it with the other workers by the board,
 and tells log and metrics of every change.
@@ -15,8 +15,6 @@ from proxy.metrics import relaying
 from worker import route
 from worker.board import ANY_ROW, Board
 from worker.route import SCOPES, Pause, Reason, Scope
-
-_RECOVERY_S = 10.0
 
 
 class Gate:
@@ -53,8 +51,6 @@ class Gate:
         self._pauses: dict[Scope, Pause] = {}
         self._first: Pause | None = None
         self._row = ""
-        self._width: int | None = None
-        self._narrowed_at = 0.0
         self._show(self._streams)
         self._board.join(self)
 
@@ -254,20 +250,3 @@ class Gate:
             self._keep(Scope.ACCOUNT, route.probe_now(account, now=self._clock(), failures=0))
             self._board.probe(self.names[Scope.ACCOUNT])
         return ""
-
-    # -- congestion ---------------------------------------------------------------------------
-
-    def narrow(self, connections: int) -> None:
-        """Use half of the `connections` now open: the far end asks to slow down."""
-        if self._width is None or self._clock() - self._narrowed_at > 1.0:
-            self._width = max(1, connections // 2)
-            self._narrowed_at = self._clock()
-
-    def width(self, share: int) -> int:
-        """Return how many of `share` connections to use; one more each 10 s after congestion."""
-        if self._width is None:
-            return share
-        grown = self._width + int((self._clock() - self._narrowed_at) / _RECOVERY_S)
-        if grown >= share:
-            self._width = None
-        return min(grown, share)
