@@ -35,7 +35,7 @@ from tests.support.waiting import wait_for, wait_until
 from tests.test_proxy_daemon import running
 from worker import troubles as of_worker
 from worker.daemon import Relay
-from worker.route import Reason, pause
+from worker.pauses import Reason, pause
 
 LATE = Trouble(Kind.ROUTE, "outbound", "mail of outbound does not leave", "Look at the token.")
 DEAD = Trouble(Kind.DEAD_LETTERS, "outbound", "3 messages could not be sent")

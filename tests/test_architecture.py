@@ -22,7 +22,7 @@ PURE = (
     "worker.congestion",
     "worker.verdict",
     "worker.schedule",
-    "worker.route",
+    "worker.pauses",
     "worker.relay",
     "worker.notices.digest",
     "worker.outcomes.asking",

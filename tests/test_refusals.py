@@ -33,7 +33,7 @@ from tests.support.waiting import wait_until
 from worker.board import ANY_ROW, Board
 from worker.claims import Claim, Claims, Leave, Settlement
 from worker.gate import Gate
-from worker.route import Reason
+from worker.pauses import Reason
 
 SUSPENDED = "550 5.0.0 account suspended"
 ROUTE = "a-route"

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.relaying import sample
 from worker.gate import Gate
-from worker.route import Reason, pause, probe_now
+from worker.pauses import Reason, pause, probe_now
 from worker.smarthost.host import Budget
 
 

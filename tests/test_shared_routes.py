@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 from worker.board import Board
 from worker.daemon import Relay
 from worker.gate import Gate
-from worker.route import Reason
+from worker.pauses import Reason
 
 WRONG = "11111111-2222-3333-4444-555555555555"
 

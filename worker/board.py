@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from worker.route import Pause, Scope
+from worker.pauses import Pause, Scope
 
 ANY_ROW = "*"
 """Stands for whatever row of refusals a route is in."""

@@ -24,9 +24,9 @@ from worker.expiry import expired
 from worker.gate import Gate
 from worker.in_hand import InHand
 from worker.outcomes import ENDED, Outcomes
+from worker.pauses import Reason
 from worker.relay import Passage, Step, UnknownOutcome
 from worker.replies import TransactionReplies
-from worker.route import Reason
 from worker.smarthost.connection import Connection
 from worker.smarthost.host import Budget, Logins, RouteClosed, Smarthost, Way
 from worker.smarthost.pool import Pool

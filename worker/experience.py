@@ -10,9 +10,9 @@ from worker.claim import Leave
 from worker.claims import Claims
 from worker.congestion import Congestion
 from worker.gate import Gate
+from worker.pauses import Reason
 from worker.relay import Passage
 from worker.replies import Reply, TransactionReplies
-from worker.route import Reason
 from worker.smarthost.connection import Connection
 from worker.smarthost.host import Logins
 from worker.smarthost.pool import Pool

@@ -1,6 +1,6 @@
 """The gate before a route: open, or closed for a reason that is not the mail's.
 
-Keeps the state of `worker.route` for one channel, shares it with the other workers by the board,
+Keeps the state of `worker.pauses` for one channel, shares it with the other workers by the board,
 and tells log and metrics of every change.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from proxy import log
 from proxy.metrics import relaying
-from worker import route
+from worker import pauses
 from worker.board import ANY_ROW, Board
-from worker.route import SCOPES, Pause, Reason, Scope
+from worker.pauses import SCOPES, Pause, Reason, Scope
 
 
 class Gate:
@@ -86,7 +86,7 @@ class Gate:
         if scope is Scope.ACCOUNT:  # the host had its say: it is there
             self._drop(Scope.HOST)
         self.tried = True
-        after = route.pause(before, reason, detail, now=now, chance=random.random())
+        after = pauses.pause(before, reason, detail, now=now, chance=random.random())
         self._keep(scope, after)
         self._say(scope)
         for stream in self._streams:
@@ -95,7 +95,7 @@ class Gate:
     def probe_now(self) -> None:
         """Make the next probe due."""
         for scope, pause in list(self._pauses.items()):
-            self._keep(scope, route.probe_now(pause, now=self._clock()))
+            self._keep(scope, pauses.probe_now(pause, now=self._clock()))
             self._board.probe(self.names[scope])
 
     def rename(self, name: str) -> None:
@@ -105,7 +105,7 @@ class Gate:
         self._name = name
         self.hear_row("")
         for scope, pause in list(self._pauses.items()):
-            self._keep(scope, route.probe_now(pause, now=self._clock(), failures=0))
+            self._keep(scope, pauses.probe_now(pause, now=self._clock(), failures=0))
             self._say(scope)
 
     def reached(self) -> None:
@@ -247,6 +247,6 @@ class Gate:
             return proof
         if account is not None and refusing and not account.due(self._clock()):
             # Only a hint, but worth a look at once: five bad messages may have come together.
-            self._keep(Scope.ACCOUNT, route.probe_now(account, now=self._clock(), failures=0))
+            self._keep(Scope.ACCOUNT, pauses.probe_now(account, now=self._clock(), failures=0))
             self._board.probe(self.names[Scope.ACCOUNT])
         return ""

@@ -17,7 +17,7 @@ from worker.claim import Claim, Leave, Settlement
 from worker.claims.identity import Registration
 from worker.claims.link import Link
 from worker.claims.scripts import SETTLE
-from worker.route import REFUSALS_TO_PAUSE
+from worker.pauses import REFUSALS_TO_PAUSE
 
 _MOST = 500
 """Operations in one call: about a millisecond of Redis."""

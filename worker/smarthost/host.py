@@ -11,8 +11,8 @@ from proxy import log
 from proxy.config.model import Postmark, Stream
 from proxy.config.secrets import Secret
 from proxy.metrics import relaying
+from worker.pauses import Reason
 from worker.replies import ConnectFailure
-from worker.route import Reason
 from worker.smarthost.connection import Connection
 from worker.smarthost.endpoints import Endpoint, Endpoints
 from worker.smarthost.opening import connect
