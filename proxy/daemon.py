@@ -12,7 +12,6 @@ from pathlib import Path
 
 from proxy import log, troubles
 from proxy.alerts import Alerts, Kind, View, open_alerts
-from proxy.changing import NEEDS_RESTART, Changeable, intake_for
 from proxy.config import Loaded, Settings, told_nobody, usable_data_dir
 from proxy.config.model import Notify
 from proxy.listener import Limits, Listener
@@ -21,11 +20,12 @@ from proxy.listener.sockets import BindError, open_sockets
 from proxy.log import systemd
 from proxy.metrics.intake import ALERTS, CONFIG, QUEUE_DEPTHS, REGISTRY
 from proxy.own_host import StartError, raise_file_limit
-from proxy.queue.by_hand import log_by_hand
+from proxy.parts import NEEDS_RESTART, Changeable, intake_for
 from proxy.queue.commit import GroupCommit, group_commit
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import feed_depths
 from proxy.queue.holdings import Holdings, look_after
+from proxy.queue.notes import log_by_hand
 from proxy.reloading import Reloading
 from proxy.web import HttpServer, serve_http
 from proxy.web.server import HttpError

@@ -457,7 +457,7 @@ def test_a_sender_pattern_takes_what_its_stars_can_stand_for(
     key = f"id{next(_number)}"
     judge.hset(keys.job_key(key), "envelope", f'{{"rp":"{value}x","f":"{value}x","at":1}}')
     asked = f'[{{"name":"it","sender":"{pattern}x"}}]'
-    said = judge.eval(load("judge").text, 0, asked, "outbound", key)
+    said = judge.eval(load("taken_by").text, 0, asked, "outbound", key)
     judge.delete(keys.job_key(key))
     wanted = ".*".join(map(re.escape, f"{pattern}x".split("*")))
     assert (said == [b"it"]) == bool(re.fullmatch(wanted, f"{value}x"))

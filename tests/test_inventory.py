@@ -11,10 +11,10 @@ import redis.asyncio
 from proxy.config import Settings
 from proxy.mail.ids import new_id
 from proxy.queue import by_command, inventory, keys
-from proxy.queue.by_hand import log_by_hand
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import read_depths
 from proxy.queue.job import JobEnvelope, RelayJob, decode_envelope, encode_envelope
+from proxy.queue.notes import log_by_hand
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 

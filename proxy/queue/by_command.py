@@ -11,11 +11,11 @@ from typing import Any, Literal, TypeAlias, get_args
 import redis.asyncio
 
 from proxy.queue import keys
-from proxy.queue.by_hand import note
 from proxy.queue.connection import plain
 from proxy.queue.expiry import read_clocks, renewed
 from proxy.queue.inventory import BITE, bites, find, readable_envelope
 from proxy.queue.job import JobEnvelope, RelayJob, encode_envelope
+from proxy.queue.notes import note
 from proxy.queue.scripts import load
 
 Retried: TypeAlias = Literal["retried", "queued", "held", "sending", "changed", "absent"]
@@ -97,7 +97,7 @@ def _stream_in(origin: bytes | None) -> str:
 async def delete(redis: redis.asyncio.Redis, job_ids: Iterable[str]) -> dict[str, Deleted]:
     """Delete jobs for good and return what became of each; one that is being sent stays.
 
-    A proxy logs each with its recipients (see by_hand), and they are counted: discarded by hand.
+    A proxy logs each with its recipients (see notes), and they are counted: discarded by hand.
     """
     script = redis.register_script(load("delete").text)
     outcome: dict[str, Deleted] = {}

@@ -254,7 +254,7 @@ async def taken_by(
         words = ""
     else:
         words = json.dumps([{**each.record(), "name": each.name} for each in holds])
-    script = client.register_script(load("judge").text)
+    script = client.register_script(load("taken_by").text)
     found: list[str] = []
     for start in range(0, len(ids), _BITE):
         answer = await script(args=[words, stream, *ids[start : start + _BITE]])

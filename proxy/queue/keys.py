@@ -103,7 +103,7 @@ TURN = "franker:holds:turn"
 """A number that rises with each change of HOLDS."""
 
 STORE = "franker:store"
-"""The hash that tells this store from others, and from older copies of itself (store.lua)."""
+"""The hash that tells this store from others, and from older copies of itself (lineage.lua)."""
 
 REFUSALS = "franker:refusals"
 """The hash of rows of refusals, by route: since when nothing was taken (see settle.lua)."""

@@ -96,7 +96,7 @@ class Lineage:
             for store, mark in self._marks.known.items()
         }
         hold = {"since": time.time(), "by": f"Franker on {self._host}", "reason": _REASON}
-        script = self._redis.register_script(load("store").text)
+        script = self._redis.register_script(load("lineage").text)
         fresh = secrets.token_hex(8)
         moves = time.monotonic() >= self._move_at  # each move is a write for Redis's disk
         words: list[str | int] = [json.dumps(known), fresh, RESTORED, json.dumps(hold), int(moves)]

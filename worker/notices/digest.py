@@ -9,7 +9,7 @@ from email.utils import formatdate
 from proxy.mail.address import normal_address
 from proxy.mail.charset import decode_undeclared
 from proxy.mail.fields import Header, parse, unfolded
-from proxy.mail.marks import mark
+from proxy.mail.postmark_fields import mark
 from proxy.mail.treatment import Treatment
 from proxy.mail.words import decode_words, encode_mailbox, encode_text, one_line
 from proxy.queue.job import JobEnvelope
