@@ -143,6 +143,13 @@ def test_the_proxy_knows_the_worker_only_in_the_command_line_and_there_only_in_f
             assert not [name for name in names if within(name, "worker")], module
 
 
+def test_modules_import_each_other_in_no_circle() -> None:
+    left = {m: {name for name in imports(m) if name in MODULES and name != m} for m in MODULES}
+    while free := {m for m in left if not left[m] & left.keys()}:
+        left = {m: names for m, names in left.items() if m not in free}
+    assert left.keys() == set()
+
+
 def test_nothing_imports_the_command_line() -> None:
     assert {m for m in importers("proxy.cli") if not within(m, "proxy.cli")} == set()
 

@@ -6,17 +6,29 @@ import ipaddress
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Hashable, Iterable
+from typing import Protocol, TypeAlias
 
 from proxy.listener.crowd import Crowd
 from proxy.listener.intake import Intake
 from proxy.listener.limits import Limits, Memory, Rarely
 
-if TYPE_CHECKING:
-    from proxy.listener.connection import SmtpConnection
-
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Guest(Hashable, Protocol):
+    """A connection that stands; `deadline` is when its client has taken too long."""
+
+    deadline: float
+
+    def expire(self) -> None:
+        """End it: the deadline is over."""
+
+    def ask_to_end(self) -> None:
+        """End it as soon as no mail is in hand."""
+
+    def cut(self) -> None:
+        """End it at once."""
 
 
 class Office:
@@ -34,7 +46,7 @@ class Office:
         self.hostname = hostname
         self.clock = clock
         self.memory = Memory(limits.memory)
-        self.sessions: set[SmtpConnection] = set()
+        self.sessions: set[Guest] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.crowd = Crowd()
         self.crowding = Rarely()
