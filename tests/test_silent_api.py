@@ -19,7 +19,7 @@ from proxy.config import Settings
 from proxy.queue import keys
 from proxy.queue.job import decode_envelope
 from tests.support.far_end import FarEnd
-from tests.support.mail_queue import MARKED, job, put, queued, scheduled, started
+from tests.support.mail_queue import MARKED, job, put, unsettled
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import relay_at_work, sample, settings_for
 from tests.support.waiting import wait_until
@@ -50,7 +50,7 @@ def settings_of(far_end: FarEnd, data_dir: Path, **postmark: Any) -> Settings:
 
 
 def nothing_left(queue: redis.Redis) -> bool:
-    return not (queued(queue) or started(queue) or scheduled(queue))
+    return not unsettled(queue)
 
 
 def look_ups(result: str) -> float:

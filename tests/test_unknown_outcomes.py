@@ -27,6 +27,7 @@ from tests.support.mail_queue import (
     queued,
     scheduled,
     started,
+    unsettled,
 )
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import relay_at_work, sample, settings_for
@@ -57,7 +58,7 @@ def settings_of(far_end: FarEnd, data_dir: Path, **postmark: Any) -> Settings:
 
 
 def nothing_left(queue: redis.Redis) -> bool:
-    return not (queued(queue) or started(queue) or scheduled(queue))
+    return not unsettled(queue)
 
 
 def verdicts(verdict: str) -> float:
