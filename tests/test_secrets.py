@@ -53,3 +53,14 @@ def test_the_name_says_where_and_never_what(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("A_TOKEN", "b7e1c5a0")
     assert Secret(env="A_TOKEN").name == "env A_TOKEN"
     assert "b7e1c5a0" not in repr(Secret(env="A_TOKEN"))
+
+
+def test_a_command_beside_the_services_finds_what_they_were_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setattr("proxy.config.secrets._GIVEN", tmp_path)
+    unit = tmp_path / "franker-worker@1.service"
+    unit.mkdir()
+    (unit / "secret_postmark").write_text("b7e1c5a0\n")
+    assert Secret(credential="secret_postmark").read() == "b7e1c5a0"

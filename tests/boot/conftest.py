@@ -1,0 +1,36 @@
+"""A fresh Debian, booted, with a Postmark of its own in its network."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.boot.folder import base_folder, copy_of, missing_tools, wheels
+from tests.boot.site import Site
+from tests.support.processes import ROOT
+
+
+@pytest.fixture(scope="session")
+def suite() -> str:
+    """The Debian to boot, bookworm or $BOOT_SUITE; a skip where none can be booted."""
+    if lacking := missing_tools():
+        pytest.skip(lacking)
+    return os.environ.get("BOOT_SUITE", "bookworm")
+
+
+@pytest.fixture(scope="module")
+def site(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A booted Debian with nothing of Franker's on it yet, for the tests of one file."""
+    wheelhouse = wheels(suite, ROOT)
+    log = tmp_path_factory.mktemp("boot") / "console.log"
+    with copy_of(base_folder(suite)) as folder, Site(folder, wheelhouse, log) as there:
+        yield there
+
+
+@pytest.fixture(scope="module")
+def installed(site: Site) -> Site:
+    """The same after the one command that installs Franker, with a token."""
+    site.machine.write("/etc/aliases", "postmaster: root\nroot: ops@example.com\n")
+    site.machine.run(f"{site.installer} {site.wheel}", timeout=300)
+    site.give_token()
+    return site

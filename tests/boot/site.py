@@ -1,0 +1,92 @@
+"""A machine and the stand-in for Postmark that it believes to be the real one."""
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from proxy.sandbox.message import Taken
+from tests.boot.machine import Machine
+from tests.support.far_end import BackgroundFarEnd, background_far_end
+from tests.support.processes import ROOT
+from tests.support.waiting import wait_for
+
+_HOSTS = {"127.0.0.5": "transactional", "127.0.0.6": "broadcast"}
+_PORTS = (587, 2525, 25)
+_NAMES = "127.0.0.5 smtp.postmarkapp.com\n127.0.0.6 smtp-broadcasts.postmarkapp.com\n"
+_WHEELS = "/var/cache/wheels"
+
+ANSWER_S = 30.0
+
+
+class Site:
+    """What a boot test works on: `machine`, and `far_end`, which answers as smtp.postmarkapp.com.
+
+    The private authority of `far_end` is among those that the machine trusts.
+    """
+
+    installer = "/srv/franker/systemd/install"
+
+    def __init__(self, folder: Path, wheels: Path, log: Path) -> None:
+        self.folder = folder
+        self._wheels = wheels
+        self.machine = Machine(folder, log)
+        self.wheel = f"{_WHEELS}/{next(wheels.glob('franker-*.whl')).name}"
+        self.far_end: BackgroundFarEnd
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        shutil.copytree(self._wheels, self.folder / _WHEELS.lstrip("/"))
+        self.machine.write("/etc/pip.conf", f"[global]\nno-index = true\nfind_links = {_WHEELS}\n")
+        tree = self.folder / "srv/franker"
+        for name in ("proxy", "worker", "systemd"):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+        for name in ("pyproject.toml", "README.md", "franker.toml.example"):
+            shutil.copy(ROOT / name, tree)
+        with (self.folder / "etc/hosts").open("a") as hosts:
+            hosts.write(_NAMES)
+        self._stack.callback(self.machine.close)
+        try:
+            self.far_end = self._stack.enter_context(
+                background_far_end(enter=self.machine.enter_network, ports=_PORTS, hosts=_HOSTS)
+            )
+            authorities = self.folder / "usr/local/share/ca-certificates"
+            shutil.copy(self.far_end.ca_file, authorities / "private.crt")
+            self.machine.boot()
+            self.machine.run("update-ca-certificates")
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def give_token(self) -> None:
+        """Do what the installation said was left to do, and name the stand-in's HTTP API."""
+        self.machine.write("/etc/franker/secrets/postmark", f"{self.far_end.token}\n", 0o600)
+        with (self.folder / "etc/franker/franker.toml").open("a") as file:
+            file.write(f'\n[postmark]\napi_url = "{self.far_end.web.url}"\n')
+        self.machine.run("systemctl restart franker.target")
+
+    def arrived(self, subject: str, timeout: float = ANSWER_S) -> Taken:
+        """Return the one message with `subject` once it has arrived; fail if there are two."""
+        wait_for(lambda: self.all_with(subject), timeout, f"the arrival of {subject!r}")
+        found = self.all_with(subject)
+        assert len(found) == 1, [one.field("Subject") for one in found]
+        return found[0]
+
+    def all_with(self, subject: str) -> list[Taken]:
+        """Return every message that arrived with `subject` in its subject."""
+        return [one for one in self.far_end.messages if subject in (one.field("Subject") or "")]
+
+    def is_empty(self) -> bool:
+        """Return whether nothing is kept any more."""
+        return "Nothing is kept" in self.machine.tell("franker queue list")
