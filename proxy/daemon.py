@@ -15,7 +15,8 @@ from pathlib import Path
 from proxy import log, troubles
 from proxy.alerts import Kind, View, open_alerts
 from proxy.config import Settings, told_nobody, usable_data_dir
-from proxy.listener import Intake, Limits, Listener
+from proxy.drop import DropFolder, DropReader, drop_folder
+from proxy.listener import Intake, Limits, Listener, replies
 from proxy.listener.counting import begin_at_zero
 from proxy.listener.sockets import BindError, open_sockets
 from proxy.log import systemd
@@ -68,9 +69,10 @@ async def serve(
             stack.callback(loop.remove_signal_handler, number)
         try:
             commit = await _open_store(settings, data_dir, stack)
-            listener = await _open_listener(settings, commit, stack)
+            intake, listener = await _open_listener(settings, commit, stack)
         except (BindError, ValueError, OSError) as error:
             raise StartError(str(error)) from error
+        await _open_drop(settings, data_dir, intake, listener, stack)
         http = await _open_http(settings, commit, stack)
         await _store_or_patience(commit, stopping)
         await stack.enter_async_context(_alerts(settings, data_dir, commit))
@@ -128,7 +130,7 @@ async def _open_store(
 
 async def _open_listener(
     settings: Settings, commit: GroupCommit, stack: contextlib.AsyncExitStack
-) -> Listener:
+) -> tuple[Intake, Listener]:
     hostname, names = await asyncio.to_thread(host_names)
     policy = compile_policy(settings, host_names=names, aliases_text=read_aliases(settings))
     wants_users = any(rule.user for rule in settings.rules)
@@ -137,7 +139,39 @@ async def _open_listener(
     sockets = open_sockets(settings.listen.smtp, os.environ, log.notice)
     await listener.open(sockets, settings.listen)
     stack.push_async_callback(listener.close, 0.0)
-    return listener
+    return intake, listener
+
+
+async def _open_drop(
+    settings: Settings,
+    data_dir: Path,
+    intake: Intake,
+    listener: Listener,
+    stack: contextlib.AsyncExitStack,
+) -> None:
+    """Take what sendmail leaves in the drop folder, at SIGHUP at once."""
+    folder = DropFolder(drop_folder(settings, data_dir))
+    trouble = await asyncio.to_thread(folder.prepare)
+    if not trouble:
+        try:
+            await asyncio.to_thread(folder.say_listening, listener.names)
+        except OSError as error:
+            trouble = f"{folder.path}: {error.strerror or error}"
+    if trouble:
+        # Mail by SMTP comes first: it is taken without.
+        log.notice(f"drop.folder: {trouble}; what sendmail leaves there is not taken")
+        return
+    reader = DropReader(
+        folder,
+        intake,
+        recipients=settings.listen.max_recipients,
+        refuses="" if listener.takes_local else replies.words(replies.NOT_ALLOWED),
+    )
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reader.look_now)
+    stack.callback(loop.remove_signal_handler, signal.SIGHUP)
+    reading = asyncio.create_task(reader.run(), name="drop")
+    stack.push_async_callback(_cancel, reading)
 
 
 async def _open_http(

@@ -42,6 +42,7 @@ async def test_ehlo_offers_what_is_held_and_nothing_else(office: Front) -> None:
             "250-PIPELINING",
             "250-8BITMIME",
             "250-SMTPUTF8",
+            "250-XONCE",
             "250 ENHANCEDSTATUSCODES",
         ]
     )

@@ -135,7 +135,9 @@ class Channel:
             self.octets += len(claim.body)
             expires_at = claim.envelope.expires_at
             passage = relay.begin(claim)
-            if claim.dot:
+            if claim.envelope.refused:
+                self._end(passage, relay.leave_dead(passage))
+            elif claim.dot:
                 self._take_over(passage)
             elif expires_at is not None and now > expires_at:
                 self._end(passage, relay.bury(passage, "it expired before it could be sent"))

@@ -118,11 +118,17 @@ def retry(
         raise click.UsageError("--reroute is for dead messages; deferred ones keep their rule")
 
     async def work(host: Host) -> dict[str, str]:
+        now = time.time()
         async with open_store(host) as redis:
             chosen = ids or await _ids(redis, stream, states)
             if reroute:
                 return await inventory.reroute(redis, chosen, todays_rules(host.settings))
-            return dict(await inventory.retry(redis, chosen, now=time.time()))
+            # What was refused when it was handed in has never been rewritten by any rule.
+            refused = await inventory.refused(redis, chosen)
+            outcome = await inventory.retry(redis, [i for i in chosen if i not in refused], now=now)
+            rules = todays_rules(host.settings) if refused else None
+            anew = await inventory.reroute(redis, refused, rules) if rules else {}
+            return {**outcome, **anew}
 
     _report(asyncio.run(work(find_host(config))), "retried", as_json)
 

@@ -41,6 +41,7 @@ class Listener:
     def __init__(self, intake: Intake, limits: Limits, hostname: str) -> None:
         self._office = Office(intake, limits, hostname)
         self._servers: list[asyncio.Server] = []
+        self._doors: list[Door] = []
         self._watch: asyncio.Task[None] | None = None
         self.names: tuple[str, ...] = ()
         """Where it listens, as `listen.smtp` writes it."""
@@ -56,6 +57,12 @@ class Listener:
         """Clients connected now."""
         return len(self._office.sessions)
 
+    @property
+    def takes_local(self) -> bool:
+        """Whether programs on this host may hand mail in at any of its addresses."""
+        loopback = ("127.0.0.1", "::1")
+        return any(door.allows(one) for door in self._doors for one in loopback)
+
     async def open(self, sockets: Sequence[Bound], listen: Listen) -> None:
         """Take clients on `sockets`, which are closed if that cannot be; `listen` is for all.
 
@@ -64,8 +71,8 @@ class Listener:
         """
         loop = asyncio.get_running_loop()
         try:
-            doors = [self._door(bound, listen) for bound in sockets]
-            for bound, door in zip(sockets, doors, strict=True):
+            self._doors = [self._door(bound, listen) for bound in sockets]
+            for bound, door in zip(sockets, self._doors, strict=True):
                 self._servers.append(await self._serve(loop, bound, door))
         except BaseException:
             for bound in sockets:

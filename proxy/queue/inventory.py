@@ -214,6 +214,21 @@ async def reroute(
     return outcome
 
 
+async def refused(redis: redis.asyncio.Redis, job_ids: Iterable[str]) -> list[str]:
+    """Return those of the jobs that were refused when they were handed in, and never rewritten."""
+    found: list[str] = []
+    for bite in _bites(list(dict.fromkeys(job_ids)), _BITE):
+        pipeline = redis.pipeline(transaction=False)
+        for job_id in bite:
+            pipeline.hget(keys.job_key(job_id), "envelope")
+        replies: list[bytes | None] = await pipeline.execute()
+        for job_id, octets in zip(bite, replies, strict=True):
+            envelope = _readable(octets) if octets else None
+            if envelope is not None and envelope.refused:
+                found.append(job_id)
+    return found
+
+
 def _stream_in(origin: bytes | None) -> str:
     return keys.stream_of((origin or b"").decode()) or ""
 

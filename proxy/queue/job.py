@@ -35,6 +35,10 @@ class JobEnvelope:
     `notify` is false when nobody is to be told of deaths and delay, `notice` true for what Franker
     wrote itself to tell somebody: of its death nobody is told but the log.
 
+    `once` is an id under which the message is kept only once, however often it is handed in; ""
+    for mail that needs none. `refused` mail is kept as a dead letter from the beginning, and is not
+    in the form that goes to Postmark: nobody was there to hear that it was refused.
+
     `replaced` holds what header fields said before, `added` names those that the rule set: what
     another rule would have to take back.
     """
@@ -58,6 +62,8 @@ class JobEnvelope:
     settled: tuple[str, ...] = ()
     notice: bool = False
     added: tuple[str, ...] = ()
+    once: str = ""
+    refused: bool = False
 
     def left(self, recipients: tuple[str, ...], replies: dict[str, str]) -> "JobEnvelope":
         """Return this envelope with only `recipients` left, and `replies` noted for them."""
@@ -89,6 +95,8 @@ _SHORT = {
     "settled": "done",
     "notice": "note",
     "added": "add",
+    "once": "one",
+    "refused": "no",
 }
 # Names are short and defaults left out because every queued message pays for them in memory.
 _with_default = [

@@ -1,0 +1,40 @@
+"""python -m proxy.sendmail.quick FILE: write franker-sendmail as a program that starts quickly.
+
+It runs this interpreter isolated (-I: nothing of the user's environment) and without looking for
+packages (-S), which takes longer than handing a message in.
+"""
+
+import os
+import sys
+
+_TEXT = """\
+#!{python} -IS
+import sys
+
+sys.path.insert(0, {folder!r})
+from proxy.sendmail import main
+
+sys.exit(main())
+"""
+
+
+def write(path: str) -> None:
+    """Write the program to `path`, in place of what is there.
+
+    Raises:
+        OSError: that cannot be.
+    """
+    here = os.path.abspath(__file__)
+    folder = here.removesuffix("/proxy/sendmail/quick.py")
+    text = _TEXT.format(python=sys.executable, folder=folder)
+    new = f"{path}.new"
+    with open(new, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(new, 0o755)
+    os.replace(new, path)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    write(sys.argv[1])
