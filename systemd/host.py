@@ -6,6 +6,7 @@ before they go. Both are for root, ask nothing, and can be run again.
 
 import argparse
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -171,6 +172,10 @@ def write_configuration(example: Path) -> list[str]:
         if alias:
             what += f"; /etc/aliases says {alias}"
         to_do.append(what)
+    if not re.search(r'^\s*(from|domain)\s*=\s*"[^"]', text, re.MULTILINE):
+        what = f"mail from a bare root@{os.uname().nodename}, such as cron's, is refused until\n"
+        what += f"local.from in {file} has an address that Postmark knows as yours"
+        to_do.append(what)
     needs_secret = re.search(r'^[^#\n]*credential\s*=\s*"secret_postmark"', text, re.MULTILINE)
     if needs_secret and not (ETC / "secrets/postmark").exists():
         what = "nothing leaves yet, all mail is kept: write Postmark's server API token into\n"
@@ -238,7 +243,7 @@ def _start(*, moved: bool, package: bool) -> None:
 def remove() -> int:
     """Stop Franker and take back all that `configure` has done; mail and configuration stay."""
     if booted():
-        succeeds("systemctl", "stop", "franker.target")
+        succeeds("systemctl", "stop", "franker.target", "franker-*")
     succeeds("systemctl", "--quiet", "disable", "franker.target")
     unlink_sendmail()
     with contextlib.suppress(FileNotFoundError):

@@ -1,13 +1,27 @@
 """A fresh Debian, booted, with a Postmark of its own in its network."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from tests.boot.folder import base_folder, copy_of, missing_tools, wheels
 from tests.boot.site import Site
 from tests.support.processes import ROOT
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of the machine's journal with each failure."""
+    report = yield
+    funcargs = getattr(item, "funcargs", {})
+    there = next((one for one in funcargs.values() if isinstance(one, Site)), None)
+    if report.failed and there is not None:
+        said = there.machine.tell("journalctl --no-pager --lines=80")
+        report.sections.append(("the machine's journal", said))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -19,9 +19,9 @@ from pathlib import Path
 CACHE = Path(os.environ.get("BOOT_CACHE", "/var/tmp/franker-boot"))  # not in /tmp: big
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "ca-certificates", "python3", "python3-venv"),
-    *("redis-server", "cron", "s-nail", "gnucobol", "procps", "iproute2"),
+    *("redis-server", "cron", "s-nail", "procps", "iproute2"),
 )
-WHEELS = "/var/cache/wheels"
+MORE = ("--no-install-recommends", "gnucobol", "libc6-dev")
 _BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _FILE_URL = re.compile(r"(?:file://)?(/[^\s'\"]+)")
 
@@ -57,6 +57,7 @@ def base_folder(suite: str) -> Path:
     try:
         _run(*command, suite, new, mirror())
         _settle(new)
+        fetch(new, "apt-get", "install", "--quiet", "--yes", *MORE)  # more than debootstrap can
         new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)

@@ -1,12 +1,11 @@
 """A booted Debian: its folder, its own network with nothing but loopback, its processes."""
 
 import ctypes
-import os
-import shlex
 import signal
 import subprocess
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from tests.support.waiting import wait_for
@@ -147,16 +146,9 @@ class Machine:
             lambda: self.run(command, check=False, timeout=30).returncode == 0, timeout, command
         )
 
-    def thread(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Return `work` to be run in a thread of its own, in the machine's network."""
-
-        def inside() -> None:
-            self.enter_network()
-            work()
-
-        return inside
-
-
-def quoted(*words: str | os.PathLike[str]) -> str:
-    """Return `words` as a command for a shell."""
-    return shlex.join(map(str, words))
+    def aside(self, work: Callable[[], str]) -> "Future[str]":
+        """Begin `work` beside what the test does; the future holds what it returns."""
+        pool = ThreadPoolExecutor(1)
+        future = pool.submit(work)
+        pool.shutdown(wait=False)
+        return future

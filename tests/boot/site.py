@@ -1,6 +1,8 @@
 """A machine and the stand-in for Postmark that it believes to be the real one."""
 
 import shutil
+from collections import Counter
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -71,9 +73,12 @@ class Site:
 
     def give_token(self) -> None:
         """Do what the installation said was left to do, and name the stand-in's HTTP API."""
+        configuration = self.folder / "etc/franker/franker.toml"
+        text = configuration.read_text()
+        assert text.count('\nfrom = ""') == 1
+        text = text.replace('\nfrom = ""', '\nfrom = "servers@example.com"')
+        configuration.write_text(f'{text}\n[postmark]\napi_url = "{self.far_end.web.url}"\n')
         self.machine.write("/etc/franker/secrets/postmark", f"{self.far_end.token}\n", 0o600)
-        with (self.folder / "etc/franker/franker.toml").open("a") as file:
-            file.write(f'\n[postmark]\napi_url = "{self.far_end.web.url}"\n')
         self.machine.run("systemctl restart franker.target")
 
     def arrived(self, subject: str, timeout: float = ANSWER_S) -> Taken:
@@ -86,6 +91,28 @@ class Site:
     def all_with(self, subject: str) -> list[Taken]:
         """Return every message that arrived with `subject` in its subject."""
         return [one for one in self.far_end.messages if subject in (one.field("Subject") or "")]
+
+    def all_arrived_once(self, subjects: Collection[str]) -> None:
+        """Wait until each of `subjects` has arrived; fail if one of them came twice."""
+        wanted = set(subjects)
+        wait_for(lambda: wanted <= self._counts().keys(), 2 * ANSWER_S, "the arrival of all")
+        assert {name: n for name, n in self._counts().items() if name in wanted and n > 1} == {}
+
+    def _counts(self) -> Counter[str]:
+        return Counter(one.field("Subject") or "" for one in self.far_end.messages)
+
+    def until_any(self, subject: str, timeout: float = ANSWER_S) -> Taken:
+        """Return the first message with `subject` in its subject, once one has arrived."""
+        wait_for(lambda: self.all_with(subject), timeout, f"the arrival of {subject!r}")
+        return self.all_with(subject)[0]
+
+    def with_body(self, text: str) -> list[Taken]:
+        """Return every message that arrived with `text` in its body."""
+        return [one for one in self.far_end.messages if text.encode() in one.content]
+
+    def until_body(self, text: str, timeout: float = ANSWER_S) -> None:
+        """Wait until a message with `text` in its body has arrived."""
+        wait_for(lambda: self.with_body(text), timeout, f"the arrival of {text!r}")
 
     def is_empty(self) -> bool:
         """Return whether nothing is kept any more."""
