@@ -18,7 +18,10 @@ _FORM = (
 
 
 class Secret(Section):
-    """Where one secret is found: an environment variable, a file, or a systemd credential."""
+    """Where one secret is found: an environment variable, a file, or a systemd credential.
+
+    Of a variable NAME that is not set, NAME_FILE may say which file it is in, as containers do.
+    """
 
     env: str = ""
     file: str = ""
@@ -46,8 +49,11 @@ class Secret(Section):
         Files are read at each call, so that a rotated secret is seen.
         """
         if self.env:
-            return os.environ.get(self.env, "").strip() or None
-        path = Path(self.file) if self.file else _given(self.credential)
+            if secret := os.environ.get(self.env, "").strip():
+                return secret
+            path = Path(os.environ.get(f"{self.env}_FILE", ""))
+        else:
+            path = Path(self.file) if self.file else _given(self.credential)
         try:
             return path.read_text(encoding="utf-8").strip() or None
         except (OSError, ValueError):
