@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check boot bench crash fuzz clean
+.PHONY: run test check boot deb bench crash fuzz clean
 
 # Sets everything up and starts everything. Without POSTMARK_SERVER_TOKEN the mail goes to a stand-in
 # for Postmark on this machine, so that it can be tried without an account.
@@ -27,6 +27,10 @@ check: $(VENV)/.for-working
 SUITE ?= bookworm
 boot: $(VENV)/.for-working
 	BOOT_SUITE=$(SUITE) $(BIN)/python -m pytest -m boot -p no:xdist tests/boot
+
+# dist/franker_VERSION_ARCH.deb, for the Debian or Ubuntu that this runs on.
+deb:
+	packaging/deb
 
 bench: $(VENV)/.for-working
 	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m benchmarks

@@ -240,11 +240,12 @@ def _start(*, moved: bool, package: bool) -> None:
         raise Trouble(f"not running: {', '.join(asleep)}; journalctl --unit 'franker-*' says why")
 
 
-def remove() -> int:
+def remove(*, package: bool) -> int:
     """Stop Franker and take back all that `configure` has done; mail and configuration stay."""
     if booted():
         succeeds("systemctl", "stop", "franker.target", "franker-*")
-    succeeds("systemctl", "--quiet", "disable", "franker.target")
+    if not package:
+        succeeds("systemctl", "--quiet", "disable", "franker.target")
     unlink_sendmail()
     with contextlib.suppress(FileNotFoundError):
         (SOCKET_D / "port.conf").unlink()
@@ -266,7 +267,7 @@ def main() -> int:
     given = arguments.parse_args()
     try:
         if given.what == "remove":
-            return remove()
+            return remove(package=given.package)
         return configure(first=given.first, take_over=given.take_over, package=given.package)
     except (Trouble, OSError) as trouble:
         print(f"franker: {trouble}", file=sys.stderr)

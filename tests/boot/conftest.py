@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from tests.boot.folder import base_folder, copy_of, missing_tools, wheels
+from tests.boot.folder import add_packages, base_folder, copy_of, missing_tools, wheels
 from tests.boot.site import Site
 from tests.support.processes import ROOT
 
@@ -35,10 +36,27 @@ def suite() -> str:
 @pytest.fixture(scope="module")
 def site(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A booted Debian with nothing of Franker's on it yet, for the tests of one file."""
+    with _site(suite, tmp_path_factory) as there:
+        yield there
+
+
+@pytest.fixture(scope="module")
+def site_with_postfix(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The same, with a Postfix at work on port 25."""
+    with _site(suite, tmp_path_factory, "postfix") as there:
+        there.machine.until("ss -tln | grep -q '127.0.0.1:25 \\|0.0.0.0:25 '")
+        yield there
+
+
+@contextmanager
+def _site(suite: str, tmp_path_factory: pytest.TempPathFactory, *packages: str) -> Iterator[Site]:
     wheelhouse = wheels(suite, ROOT)
     log = tmp_path_factory.mktemp("boot") / "console.log"
-    with copy_of(base_folder(suite)) as folder, Site(folder, wheelhouse, log) as there:
-        yield there
+    with copy_of(base_folder(suite)) as folder:
+        if packages:
+            add_packages(folder, *packages)
+        with Site(folder, wheelhouse, log) as there:
+            yield there
 
 
 @pytest.fixture(scope="module")

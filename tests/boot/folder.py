@@ -21,7 +21,7 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "ca-certificates", "python3", "python3-venv"),
     *("redis-server", "cron", "s-nail", "procps", "iproute2"),
 )
-MORE = ("--no-install-recommends", "gnucobol", "libc6-dev")
+MORE = ("gnucobol", "libc6-dev")  # more than debootstrap can resolve
 _BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _FILE_URL = re.compile(r"(?:file://)?(/[^\s'\"]+)")
 
@@ -57,7 +57,7 @@ def base_folder(suite: str) -> Path:
     try:
         _run(*command, suite, new, mirror())
         _settle(new)
-        fetch(new, "apt-get", "install", "--quiet", "--yes", *MORE)  # more than debootstrap can
+        add_packages(new, *MORE)
         new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -101,9 +101,19 @@ def copy_of(base: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def add_packages(folder: Path, *packages: str) -> None:
+    """Install Debian packages in `folder`, not booted."""
+    install = ("apt-get", "install", "--quiet", "--yes", "--no-install-recommends")
+    fetch(folder, *install, *packages)
+
+
 def fetch(folder: Path, *command: str) -> None:
     """Run `command` in `folder`, not booted, with this host's network and ways to its indexes."""
     options = [f"--setenv={name}={value}" for name, value in _settings().items()]
+    options += ["--setenv=DEBIAN_FRONTEND=noninteractive"]
+    archives = CACHE / "archives"
+    archives.mkdir(exist_ok=True)
+    options += [f"--bind={archives}:/var/cache/apt/archives"]
     places = [_BUNDLE, Path("/etc/apt/auth.conf.d"), *_local_indexes()]
     options += [f"--bind-ro={place}" for place in places if place.exists()]
     options += [f"--bind-ro={file}" for file in _apt_ways()]
