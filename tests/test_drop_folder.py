@@ -200,9 +200,9 @@ def test_what_nobody_will_ever_end_is_removed(
 
 
 def test_the_oldest_of_a_user_come_first(folder: DropFolder) -> None:
+    clock = folder.path / ".listening"
     for number in (9, 3, 7):
         before = put(folder, number).stat().st_ctime_ns
-        clock = folder.path / ".listening"
         wait_for(lambda then=before: clock.touch() or clock.stat().st_ctime_ns > then)
     assert names(folder) == [once(9), once(3), once(7)]
 
