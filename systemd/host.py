@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mta
@@ -22,6 +23,7 @@ TAKEN_OVER = OPT / "taken-over"
 """What --take-over stopped, a unit a line, to be started again by `remove`."""
 
 SMTP_PORT, BESIDE_PORT = 25, 2525
+_PATIENCE_S = 30.0
 SENDMAIL = Path("/usr/sbin/sendmail")
 LINKS = (SENDMAIL, Path("/usr/bin/mailq"), Path("/usr/bin/newaliases"), Path("/usr/lib/sendmail"))
 OUR_SENDMAIL = OPT / "current/bin/franker-sendmail"
@@ -74,6 +76,9 @@ def give_port(*, take_over: bool) -> tuple[int, str]:
     with TAKEN_OVER.open("a", encoding="utf-8") as file:
         file.write(f"{held.unit}\n")
     run("systemctl", "disable", "--now", held.unit)
+    deadline = time.monotonic() + _PATIENCE_S
+    while not mta.is_free(SMTP_PORT) and time.monotonic() < deadline:
+        time.sleep(0.1)  # of a unit that is only a part of it, nobody awaits the end
     if not mta.is_free(SMTP_PORT):
         raise Trouble(f"{held.unit} was stopped, but port 25 is held by {mta.holder(SMTP_PORT)}")
     print(f"Port 25 was {held}'s, which is stopped and disabled.")

@@ -1,7 +1,7 @@
 """A fresh Debian, booted, with a Postmark of its own in its network."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -43,19 +43,25 @@ def site(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
 @pytest.fixture(scope="module")
 def site_with_postfix(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The same, with a Postfix at work on port 25."""
-    with _site(suite, tmp_path_factory, "postfix") as there:
+    # Postfix takes port 25 of every address, so that the far end cannot have it.
+    with _site(suite, tmp_path_factory, "postfix", ports=(587, 2525)) as there:
         there.machine.until("ss -tln | grep -q '127.0.0.1:25 \\|0.0.0.0:25 '")
         yield there
 
 
 @contextmanager
-def _site(suite: str, tmp_path_factory: pytest.TempPathFactory, *packages: str) -> Iterator[Site]:
+def _site(
+    suite: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    *packages: str,
+    ports: Sequence[int] = (587, 2525, 25),
+) -> Iterator[Site]:
     wheelhouse = wheels(suite, ROOT)
     log = tmp_path_factory.mktemp("boot") / "console.log"
     with copy_of(base_folder(suite)) as folder:
         if packages:
             add_packages(folder, *packages)
-        with Site(folder, wheelhouse, log) as there:
+        with Site(folder, wheelhouse, log, ports) as there:
             yield there
 
 

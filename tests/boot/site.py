@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,6 @@ from tests.support.processes import ROOT
 from tests.support.waiting import wait_for
 
 _HOSTS = {"127.0.0.5": "transactional", "127.0.0.6": "broadcast"}
-_PORTS = (587, 2525, 25)
 _NAMES = "127.0.0.5 smtp.postmarkapp.com\n127.0.0.6 smtp-broadcasts.postmarkapp.com\n"
 _WHEELS = "/var/cache/wheels"
 
@@ -30,12 +29,13 @@ class Site:
 
     installer = "/srv/franker/systemd/install"
 
-    def __init__(self, folder: Path, wheels: Path, log: Path) -> None:
+    def __init__(self, folder: Path, wheels: Path, log: Path, ports: Sequence[int]) -> None:
         self.folder = folder
         self._wheels = wheels
         self.machine = Machine(folder, log)
         self.wheel = f"{_WHEELS}/{next(wheels.glob('franker-*.whl')).name}"
         self.far_end: BackgroundFarEnd
+        self._ports = tuple(ports)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -52,7 +52,9 @@ class Site:
         self._stack.callback(self.machine.close)
         try:
             self.far_end = self._stack.enter_context(
-                background_far_end(enter=self.machine.enter_network, ports=_PORTS, hosts=_HOSTS)
+                background_far_end(
+                    enter=self.machine.enter_network, ports=self._ports, hosts=_HOSTS
+                )
             )
             authorities = self.folder / "usr/local/share/ca-certificates"
             shutil.copy(self.far_end.ca_file, authorities / "private.crt")
