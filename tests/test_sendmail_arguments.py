@@ -251,7 +251,7 @@ def test_a_header_ends_before_what_is_no_field(octets: bytes, whole: bytes) -> N
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("", b"From: <me>\r\n"),
+        ("", b"From: me\r\n"),
         ("Ann Other", b"From: Ann Other <me>\r\n"),
         ("Other, Ann", b'From: "Other, Ann" <me>\r\n'),
         ('a"\\b', b'From: "a\\"\\\\b" <me>\r\n'),

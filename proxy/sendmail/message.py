@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from proxy.sendmail.addresses import addresses_in
 
-LARGEST = 50_000_000
+LARGEST = 25_000_000
 """Octets that are read at most: several times what Postmark takes, so that the reply says why."""
 
 _RECIPIENTS = (b"to", b"cc", b"bcc")
@@ -109,7 +109,7 @@ class Message:
         phrase = phrase.strip()
         if not all(letter.isalnum() or letter in _ATOMS for letter in phrase):
             phrase = '"' + phrase.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        value = f"{phrase} <{address}>" if phrase else f"<{address}>"
+        value = f"{phrase} <{address}>" if phrase else address
         line = f"From: {value}\r\n".encode("utf-8", "surrogateescape")
         self._fields.insert(0, (b"from", line))
 

@@ -35,7 +35,7 @@ what it refuses for good becomes a dead letter, and its owner is told.
   -bm             all this (the default)
   -bs             speak SMTP on standard input and output, with the proxy itself
   -bp, mailq      list the queue (franker queue list)
-  -bi, newaliases nothing to do: aliases are read by the proxy, at its start and reload
+  -bi, newaliases  nothing to do: aliases are read by the proxy, at its start and reload
   -q...           nothing to do: mail is tried again by itself
   --              what follows are recipients, dash or not
 
@@ -103,7 +103,7 @@ def _send(options: Options, folder: str) -> int:
             return _fail(EX_USAGE, "no recipients in the header (To, Cc, Bcc); not sent")
     sender = _sender(options)
     if b"from" not in message:
-        message.put_from(_full_name(options), sender or "MAILER-DAEMON")
+        message.put_from(_full_name(options) if sender else "", sender or "MAILER-DAEMON")
     letter = Letter(
         sender,
         list(dict.fromkeys(recipients)),

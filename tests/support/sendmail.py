@@ -37,9 +37,12 @@ def python_for_everybody() -> str:
 
 
 class Sendmail:
-    """The program in `folder`, which everybody must be able to enter; it uses the folder `drop`."""
+    """The program in `folder`, which everybody must be able to enter; it uses the folder `drop`.
 
-    def __init__(self, folder: Path, drop: Path) -> None:
+    `python` runs it; as a rule one that everybody can start.
+    """
+
+    def __init__(self, folder: Path, drop: Path, python: str = "") -> None:
         self.drop = drop
         self.folder = folder / "bin"
         shutil.copytree(
@@ -48,7 +51,7 @@ class Sendmail:
             ignore=shutil.ignore_patterns("__pycache__"),
         )
         (self.folder / "proxy/__init__.py").touch()
-        python = python_for_everybody() or sys.executable
+        python = python or python_for_everybody() or sys.executable
         program = str(self.folder / "franker-sendmail")
         write = _QUICK.format(root=str(self.folder), program=program)
         # As an installation does: compiled beforehand, since users may not write there.
