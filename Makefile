@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check boot deb bench crash fuzz clean
+.PHONY: run test check boot deb manual bench crash fuzz clean
 
 # Sets everything up and starts everything. Without POSTMARK_SERVER_TOKEN the mail goes to a stand-in
 # for Postmark on this machine, so that it can be tried without an account.
@@ -31,6 +31,10 @@ boot: $(VENV)/.for-working
 # dist/franker_VERSION_ARCH.deb, for the Debian or Ubuntu that this runs on.
 deb:
 	packaging/deb
+
+# share/: the manual pages and the shells' completion, of what the program itself says.
+manual: $(VENV)/.for-working
+	$(BIN)/python -m manual
 
 bench: $(VENV)/.for-working
 	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m benchmarks

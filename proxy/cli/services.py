@@ -111,6 +111,7 @@ def proxy(config: Path | None) -> None:
 @click.option(
     "--number",
     type=click.IntRange(1, 999),
+    metavar="N",
     default=1,
     show_default=True,
     help="Which worker of this host it is; its HTTP port is that of [worker] + N - 1.",

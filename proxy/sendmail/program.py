@@ -35,12 +35,13 @@ what it refuses for good becomes a dead letter, and its owner is told.
   -bm             all this (the default)
   -bs             speak SMTP on standard input and output, with the proxy itself
   -bp, mailq      list the queue (franker queue list)
-  -bi, newaliases  nothing to do: aliases are read by the proxy, at its start and reload
+  -bi, -I, newaliases
+                  nothing to do: aliases are read by the proxy, at its start and reload
   -q...           nothing to do: mail is tried again by itself
   --              what follows are recipients, dash or not
 
-Options of other mail systems (-o..., -A, -C, -e, -h, -L, -m, -O, -p, -U, -x, -G) are taken and mean
-nothing.
+Options of other mail systems (-o..., -A, -C, -c, -e, -G, -h, -L, -m, -O, -p, -s, -U, -x, -XV) are
+taken and mean nothing.
 
 Exit codes: 0 kept; 64 wrong usage; 65 no message can be this large; 66 the message cannot be read;
 69 not allowed, or no proxy (mailq, -bs); 75 neither the proxy nor the drop folder could take it.
