@@ -156,7 +156,8 @@ async def _open_drop(
         try:
             await asyncio.to_thread(folder.say_listening, listener.names)
         except OSError as error:
-            trouble = f"{folder.path}: {error.strerror or error}"
+            why = error.strerror or str(error)
+            log.notice(f"drop.folder: {folder.path}: {why}; sendmail looks for us on port 25 only")
     if trouble:
         # Mail by SMTP comes first: it is taken without.
         log.notice(f"drop.folder: {trouble}; what sendmail leaves there is not taken")

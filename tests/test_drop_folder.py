@@ -122,6 +122,13 @@ def test_a_link_that_says_where_it_listens_is_not_followed(folder: DropFolder, p
     assert (place / "lie").read_text() == "127.0.0.1:6666\n"
 
 
+def test_a_folder_in_the_place_of_what_it_says_goes_aside(folder: DropFolder) -> None:
+    (folder.path / drop.LISTENING / "full").mkdir(parents=True)
+    folder.say_listening(["127.0.0.1:25"])
+    assert drop.listening(str(folder.path)) == ["127.0.0.1:25", ""]
+    assert len(list(folder.path.iterdir())) == 2
+
+
 # A letter's way
 
 
@@ -326,6 +333,28 @@ def test_a_file_that_is_gone_is_nothing_to_speak_of(folder: DropFolder) -> None:
     folder.remove(dropped)
 
 
+@pytest.mark.parametrize("instead", [True, False])
+def test_a_second_name_taken_away_after_it_was_opened_gives_nothing(
+    folder: DropFolder, place: Path, monkeypatch: pytest.MonkeyPatch, *, instead: bool
+) -> None:
+    secret = place / "secret"
+    secret.write_bytes(a_letter(b"secret\r\n"))
+    os.link(secret, folder.path / once(1))
+    really_open = os.open
+
+    def meanwhile(path: str, *arguments: int, **more: int) -> int:
+        file = really_open(path, *arguments, **more)
+        if path == once(1):
+            (folder.path / once(1)).unlink()
+            if instead:
+                put(folder, 1)
+        return file
+
+    monkeypatch.setattr(folder_module.os, "open", meanwhile)
+    with pytest.raises(NoLetterError):
+        folder.read(once(1))
+
+
 @pytest.mark.timeout(30)
 def test_files_swapped_again_and_again_never_give_what_is_elsewhere(
     folder: DropFolder, place: Path
@@ -346,17 +375,19 @@ def test_files_swapped_again_and_again_never_give_what_is_elsewhere(
             else:
                 new.write_bytes(a_letter(b"mine\r\n"))
             new.rename(target)
+            if number % 3 == 2:
+                ending.wait(0.001)  # long enough to be read now and then
 
     swapping = threading.Thread(target=swap)
     swapping.start()
     read: list[Dropped] = []
     try:
-        for _ in range(3000):
+        for _ in range(20_000):
             try:
                 read.append(folder.read(once(1)))
             except NoLetterError:
                 continue
-            if len(read) > 200:
+            if len(read) > 100:
                 break
     finally:
         ending.set()

@@ -8,6 +8,7 @@ it is for a thread.
 
 import os
 import re
+import secrets
 import stat
 import time
 from collections import defaultdict, deque
@@ -30,6 +31,7 @@ UNFINISHED_S = 86_400.0
 """A file that is still unfinished after this long never will be finished."""
 
 _MOST_TROUBLES = 20  # named in one look: whoever fills the folder shall not fill the log, too
+_CHANGES = "it changes while it is read"
 _ONCE = re.compile(r"[0-9a-f]{32}")
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -97,14 +99,13 @@ class DropFolder:
         return ""
 
     def say_listening(self, addresses: Sequence[str]) -> None:
-        """Write down for sendmail where the proxy listens.
+        """Write down for sendmail where the proxy listens; what somebody else put there goes aside.
 
         Raises:
             OSError: that cannot be.
         """
-        new = f"{LISTENING}.{os.getpid()}"
+        new = f"{LISTENING}.{secrets.token_hex(16)}"
         with self._open() as place:
-            _remove(new, place)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(new, flags, 0o644, dir_fd=place)
             try:
@@ -112,7 +113,11 @@ class DropFolder:
                 os.write(file, "".join(f"{one}\n" for one in addresses).encode())
             finally:
                 os.close(file)
-            os.rename(new, LISTENING, src_dir_fd=place, dst_dir_fd=place)
+            try:
+                os.rename(new, LISTENING, src_dir_fd=place, dst_dir_fd=place)
+            except OSError:  # a folder of somebody's
+                os.rename(LISTENING, f"aside-{new}", src_dir_fd=place, dst_dir_fd=place)
+                os.rename(new, LISTENING, src_dir_fd=place, dst_dir_fd=place)
 
     def look(self, but: frozenset[str] = frozenset()) -> Look:
         """Return what is there: of each user the oldest letters first, the users taking turns.
@@ -163,21 +168,17 @@ class DropFolder:
                 raise NoLetterError("") from None
             except OSError as error:
                 raise NoLetterError(error.strerror or str(error)) from error
-        try:
-            status = os.fstat(file)
-            trouble = _judge(once, status)
-            if trouble:
-                raise NoLetterError(trouble)
-            octets = _whole(file, status.st_size)
-            after = os.fstat(file)
-        finally:
-            os.close(file)
-        if (after.st_size, after.st_mtime_ns, after.st_nlink) != (
-            status.st_size,
-            status.st_mtime_ns,
-            1,
-        ) or len(octets) != status.st_size:
-            raise NoLetterError("it changes while it is read")
+            try:
+                status = os.fstat(file)
+                trouble = _judge(once, status)
+                if trouble:
+                    raise NoLetterError(trouble)
+                octets = _whole(file, status.st_size)
+                self._check(once, place, status, os.fstat(file))
+            finally:
+                os.close(file)
+        if len(octets) != status.st_size:
+            raise NoLetterError(_CHANGES)
         try:
             letter = unpack(octets)
         except LetterError as error:
@@ -199,6 +200,28 @@ class DropFolder:
             if status.st_ino == dropped.inode:
                 _remove(dropped.once, place)
                 os.fsync(place)
+
+    def _check(self, once: str, place: int, before: os.stat_result, after: os.stat_result) -> None:
+        """Make sure that the file was the letter, and nothing else, and the same all the while.
+
+        A file that lies elsewhere could have had a second name here, taken away after it was
+        opened: only when this name, and no other, is the file's at one moment it never lay
+        anywhere else.
+
+        Raises:
+            NoLetterError: it is not so.
+        """
+        try:
+            named = os.stat(once, dir_fd=place, follow_symlinks=False)
+        except FileNotFoundError:
+            raise NoLetterError("") from None
+        same = all(
+            (one.st_ino, one.st_dev, one.st_size, one.st_mtime_ns, one.st_nlink)
+            == (before.st_ino, before.st_dev, before.st_size, before.st_mtime_ns, 1)
+            for one in (named, after)
+        )
+        if not same:
+            raise NoLetterError(_CHANGES)
 
     def _open(self) -> "_Place":
         return _Place(self.path)
