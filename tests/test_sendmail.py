@@ -3,16 +3,21 @@
 import contextlib
 import json
 import os
+import pwd
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
+from proxy.queue.job import decode_envelope
 from tests.support.far_end import BackgroundFarEnd, background_far_end
 from tests.support.office import Office
 from tests.support.processes import http_get
@@ -85,6 +90,14 @@ def stopped_proxy(host: Office) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def store(host: Office) -> Iterator[Any]:
+    """A client of the host's Redis."""
+    path = str(host.installation.data_dir / "redis.sock")
+    with contextlib.closing(redis.Redis(unix_socket_path=path)) as client:
+        yield client
 
 
 def proxy_answers(host: Office) -> bool:
@@ -211,13 +224,10 @@ def test_n_never_tells_nobody(host: Office, sendmail: Sendmail) -> None:
 def test_what_the_proxy_has_kept_it_forgets_when_sendmail_has_heard(
     host: Office, sendmail: Sendmail
 ) -> None:
-    import redis
-
-    socket_path = str(host.installation.data_dir / "redis.sock")
-    with contextlib.closing(redis.Redis(unix_socket_path=socket_path)) as store:
-        before = store.zcard("franker:once")
+    with store(host) as redis:
+        before = redis.zcard("franker:once")
         sendmail.send("heard@example.net", message=a_message("heard@example.net"))
-        wait_for(lambda: store.zcard("franker:once") == before, 10, "no mark is left")
+        wait_for(lambda: redis.zcard("franker:once") == before, 10, "no mark is left")
     host.the_one_for("heard@example.net")
 
 
@@ -435,6 +445,52 @@ def test_a_dead_letter_goes_out_when_the_rules_have_changed(
     assert b"hello" in host.the_one_for("retried@example.com").content
 
 
+def test_a_dead_letter_that_another_tool_queues_again_is_left_dead(
+    host: Office, sendmail: Sendmail
+) -> None:
+    sendmail.send("root", message=a_message("root", "another tool"))
+    letter = str(dead_letter(host, "root")["id"])
+    with store(host) as redis:
+        # As `rq requeue` does, which knows nothing of rules.
+        redis.zrem("rq:failed:franker-outbound", letter)
+        redis.hset(f"rq:job:{letter}", "status", "queued")
+        redis.rpush("rq:queue:franker-outbound", letter)
+        redis.publish("franker:wake", "franker-outbound")
+        wait_for(lambda: redis.zcard("rq:failed:franker-outbound") == 1, 10, "it is dead again")
+    again = dead_letter(host, "root")
+    assert "local.postmaster" in again["replies"]["root"]
+    assert host.taken_for("root") == []
+    host.installation.run("queue", "delete", again["id"])
+
+
+def test_without_a_rules_owner_a_dead_letter_is_the_users_own(
+    host: Office, sendmail: Sendmail
+) -> None:
+    message = a_message("refused@example.net")
+    sendmail.send("refused@example.net", message=message, user=pwd.getpwnam("daemon").pw_uid)
+    letter = str(dead_letter(host, "refused@example.net")["id"])
+    with store(host) as redis:
+        envelope = decode_envelope(redis.hget(f"rq:job:{letter}", "envelope"))
+    assert envelope.owner == "daemon@example.com"
+    host.installation.run("queue", "delete", letter)
+
+
+def test_where_this_host_may_not_send_the_drop_folder_is_no_way_round(
+    far_end: BackgroundFarEnd,
+) -> None:
+    folder = new_data_dir()
+    folder.chmod(0o755)
+    settings = {"drop": {"folder": str(folder / "drop")}, "listen": {"allow": ["10.0.0.0/8"]}}
+    office = Office(folder, far_end, settings)
+    try:
+        Sendmail(folder, folder / "drop").send("x@y.example", message=a_message("x@y.example"))
+        letter = dead_letter(office, "x@y.example")
+        assert "554 5.7.1" in letter["replies"]["x@y.example"]
+    finally:
+        office.close()
+        remove_data_dir(folder)
+
+
 def test_a_message_that_is_too_large_is_a_dead_letter_with_all_of_it(
     host: Office, sendmail: Sendmail
 ) -> None:
@@ -512,6 +568,21 @@ def test_mailq_is_for_those_who_may_see_the_queue(sendmail: Sendmail) -> None:
     done = sendmail.run(name="mailq", user=NOBODY)
     assert done.returncode == 69
     assert b"sudo franker queue list" in done.stderr
+
+
+def test_mailq_shows_root_the_queue_and_what_waits_in_the_folder(
+    host: Office, place: Path, sendmail: Sendmail
+) -> None:
+    ours = Sendmail(place / "ours", sendmail.drop, sys.executable)
+    environ = {"FRANKER_CONFIG": str(host.installation.config)}
+    with answering(b"451 later\r\n") as address, stopped_proxy(host):
+        sendmail.listens([address])
+        sendmail.send("listed@example.net", message=a_message("listed@example.net"))
+        done = ours.run(name="mailq", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"1 message waits in ")
+    host.the_one_for("listed@example.net")
+    assert b"Nothing is kept." in ours.run("-bp", environ=environ).stdout
 
 
 def test_bs_speaks_with_the_proxy(host: Office, sendmail: Sendmail) -> None:
