@@ -174,7 +174,7 @@ def wheels(suite: str, tree: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="franker-wheel-") as work:
         copy = Path(work, "tree")
         copy.mkdir()
-        for name in ("proxy", "worker"):
+        for name in ("proxy", "worker", "share"):
             shutil.copytree(tree / name, copy / name)
         for name in ("pyproject.toml", "README.md"):
             shutil.copy(tree / name, copy)

@@ -42,7 +42,7 @@ class Site:
         shutil.copytree(self._wheels, self.folder / _WHEELS.lstrip("/"))
         self.machine.write("/etc/pip.conf", f"[global]\nno-index = true\nfind_links = {_WHEELS}\n")
         tree = self.folder / "srv/franker"
-        for name in ("proxy", "worker", "systemd", "packaging"):
+        for name in ("proxy", "worker", "share", "systemd", "packaging"):
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, tree / name, ignore=ignored)
         for name in ("pyproject.toml", "README.md", "franker.toml.example"):
