@@ -37,6 +37,7 @@ COPY containers/readyz /usr/local/bin/readyz
 ENV PATH=/opt/franker/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     FRANKER_DATA_DIR=/var/lib/franker \
+    FRANKER_DROP__FOLDER=/var/lib/franker/drop \
     FRANKER_LISTEN__SMTP=0.0.0.0:25 \
     FRANKER_LISTEN__HTTP=0.0.0.0:9587 \
     FRANKER_WORKER__HTTP=0.0.0.0:9588
