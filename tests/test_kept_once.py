@@ -13,8 +13,11 @@ import pytest
 from proxy.config import Settings
 from proxy.queue import inventory, keys
 from proxy.queue import scripts as scripts_module
+from proxy.queue.batch import Batch, Waiting
 from proxy.queue.commit import GroupCommit, NotKept
 from proxy.queue.connection import open_redis
+from proxy.queue.fates import Fates
+from proxy.queue.fence import Fence
 from proxy.queue.job import RelayJob, encode_envelope
 from proxy.queue.journal.folder import Bounds
 from proxy.queue.journal.record import Record
@@ -294,3 +297,14 @@ def test_a_record_of_the_journal_says_of_itself_what_its_message_said() -> None:
         record = Record(1, job.id, job.stream, envelope, job.body)
         assert bool(record.apart) == bool(job.envelope.once)
     assert not Record(1, "id", "outbound", b'{"one":', b"").apart
+
+
+async def test_what_will_be_handed_in_again_is_never_regretted() -> None:
+    """Withdrawn, its mark would stay, and the second one would be taken for known."""
+    fates = Fates(Fence("0" * 16))
+    loop = asyncio.get_running_loop()
+    for job, regretted in ((once(), 0), (refused(), 0), (a_job(), 1)):
+        waiting = Waiting(job, loop.create_future())
+        fates.regret(Batch(1, (waiting,)))
+        assert isinstance(waiting.done.exception(), NotKept)
+        assert fates.regretted == regretted
