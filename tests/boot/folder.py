@@ -55,7 +55,7 @@ def base_folder(suite: str) -> Path:
     command += [f"--include={','.join(PACKAGES)}"]
     command += [f"--keyring={keyring}"] if keyring.exists() else []
     try:
-        _run(*command, suite, new, mirror())
+        run(*command, suite, new, mirror())
         _settle(new)
         add_packages(new, *MORE)
         new.rename(folder)
@@ -93,11 +93,11 @@ def copy_of(base: Path) -> Iterator[Path]:
     for folder in (upper, inner, merged):
         folder.mkdir(parents=True)
     options = f"lowerdir={base},upperdir={upper},workdir={inner}"
-    _run("mount", "-t", "overlay", "overlay", "-o", options, merged)
+    run("mount", "-t", "overlay", "overlay", "-o", options, merged)
     try:
         yield merged
     finally:
-        _run("umount", "--lazy", merged)
+        run("umount", "--lazy", merged)
         shutil.rmtree(work, ignore_errors=True)
 
 
@@ -116,8 +116,8 @@ def fetch(folder: Path, *command: str) -> None:
     options += [f"--bind={archives}:/var/cache/apt/archives"]
     places = [_BUNDLE, Path("/etc/apt/auth.conf.d"), *_local_indexes()]
     options += [f"--bind-ro={place}" for place in places if place.exists()]
-    options += [f"--bind-ro={file}" for file in _apt_ways()]
-    _run(
+    options += [f"--bind-ro={file}" for file in apt_ways()]
+    run(
         *("systemd-nspawn", "--quiet", f"--directory={folder}", "--register=no", "--keep-unit"),
         *("--as-pid2", "--pipe", "--resolv-conf=bind-host", *options, *command),
     )
@@ -148,7 +148,7 @@ def _local_indexes() -> list[Path]:
     return sorted({place.parent if place.name == "simple" else place for place in found})
 
 
-def _apt_ways() -> list[Path]:
+def apt_ways() -> list[Path]:
     """Return apt's settings on this host that say how to reach its mirrors."""
     return [
         file
@@ -157,7 +157,8 @@ def _apt_ways() -> list[Path]:
     ]
 
 
-def _run(*command: str | Path) -> None:
+def run(*command: str | Path) -> None:
+    """Run `command`; fail with what it said when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = f"{done.stdout}\n{done.stderr}"[-4000:]
@@ -179,7 +180,7 @@ def wheels(suite: str, tree: Path) -> Path:
         for name in ("pyproject.toml", "README.md"):
             shutil.copy(tree / name, copy)
         pip = [sys.executable, "-m", "pip"]
-        _run(*pip, "wheel", "--quiet", "--no-deps", f"--wheel-dir={work}", copy)
+        run(*pip, "wheel", "--quiet", "--no-deps", f"--wheel-dir={work}", copy)
         wheel = next(Path(work).glob("franker-*.whl"))
         if not folder.exists():
             with copy_of(base_folder(suite)) as there:
