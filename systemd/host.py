@@ -248,7 +248,7 @@ def _start(*, moved: bool, package: bool) -> None:
 def remove(*, package: bool) -> int:
     """Stop Franker and take back all that `configure` has done; mail and configuration stay."""
     if booted():
-        succeeds("systemctl", "stop", "franker.target", "franker-*")
+        succeeds("systemctl", "stop", "franker*")
     if not package:
         succeeds("systemctl", "--quiet", "disable", "franker.target")
     unlink_sendmail()
