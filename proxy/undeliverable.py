@@ -44,8 +44,8 @@ def dead_letter(
         if name.lower() not in _HIDDEN and not name.lower().startswith(_OURS)
     ]
     header = Header(fields)
-    header.put_on_top(ID_FIELD, b" " + message_id.encode("ascii"))
     header.put_on_top(b"X-PM-Message-Stream", b" " + chosen.treatment.stream_id.encode("ascii"))
+    header.put_on_top(ID_FIELD, b" " + message_id.encode("ascii"))
     return RelayJob(
         id=message_id,
         stream=chosen.stream,

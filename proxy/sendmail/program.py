@@ -12,7 +12,8 @@ from proxy.sendmail.options import EX_USAGE, Options, UsageError, read_options
 
 EX_DATAERR = 65
 EX_NOINPUT = 66
-EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
+EX_INTERRUPTED = 130
 EX_TEMPFAIL = 75
 
 HELP = """\
@@ -56,6 +57,15 @@ Example:
 
 def main() -> int:
     """Do what the command line asks for; return the exit code."""
+    try:
+        return _main()
+    except KeyboardInterrupt:
+        return _fail(EX_INTERRUPTED, "interrupted; the message may have been kept or not")
+    except Exception as error:  # a defect: one line, and a code that says so
+        return _fail(EX_SOFTWARE, f"not kept, by a defect of Franker's: {error!r}")
+
+
+def _main() -> int:
     name = os.path.basename(sys.argv[0])
     try:
         options = read_options(name, sys.argv[1:])
