@@ -237,7 +237,7 @@ def test_a_symbolic_link_is_not_followed(folder: DropFolder, place: Path) -> Non
     (folder.path / once(1)).symlink_to(place / "secret")
     look = folder.look()
     assert (look.letters, look.troubles) == ((), (f"{once(1)}: it is a symbolic link",))
-    assert refusal(folder, once(1))
+    assert "symbolic link" in refusal(folder, once(1))
     assert (place / "secret").exists()
 
 
