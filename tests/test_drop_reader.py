@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -98,15 +99,27 @@ def test_the_thousands_of_one_user_do_not_hold_up_another(host: Office, place: P
     wait_for(lambda: len(list(drop.iterdir())) == 1, 30, "all letters are taken")
 
 
+def test_what_is_no_letter_keeps_none_waiting_however_much_there_is(
+    host: Office, place: Path
+) -> None:
+    drop = place / "drop"
+    for number in range(150):
+        path = put(drop, number, "never@example.net", NOBODY)
+        path.write_bytes(path.read_bytes()[:-1])
+    put(drop, 5000, "behind@example.net", NOBODY)
+    host.the_one_for("behind@example.net")
+
+
 def test_letters_are_taken_at_start_and_dated_when_they_were_handed_in(
     far_end: BackgroundFarEnd, place: Path
 ) -> None:
     drop = place / "drop"
     drop.mkdir()
-    put(drop, 1, "before@example.net", NOBODY)
+    came = put(drop, 1, "before@example.net", NOBODY).stat().st_ctime
     office = Office(place, far_end, {"drop": {"folder": str(drop)}})
     try:
-        office.the_one_for("before@example.net")
+        arrived = office.the_one_for("before@example.net")
+        assert f"Date: {formatdate(int(came))[:-5]}".encode() in arrived.content
     finally:
         office.close()
 

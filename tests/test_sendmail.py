@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 RULES = [
-    {"name": "nobody's", "user": ["nobody"], "tag": "by-nobody", "owner": "owner@example.com"},
+    {"name": "nobody's", "user": ["65534"], "tag": "by-nobody", "owner": "owner@example.com"},
     {"name": "no more", "recipient": ["refused@*"], "action": "reject"},
     {"name": "away", "recipient": ["discarded@*"], "action": "discard"},
 ]
