@@ -41,7 +41,7 @@ def suite() -> str:
 @pytest.fixture(scope="module")
 def site(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A booted Debian with nothing of Franker's on it yet, for the tests of one file."""
-    with _site(suite, tmp_path_factory) as there:
+    with open_site(suite, tmp_path_factory) as there:
         yield there
 
 
@@ -49,24 +49,28 @@ def site(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
 def site_with_postfix(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The same, with a Postfix at work on port 25."""
     # Postfix takes port 25 of every address, so that the far end cannot have it.
-    with _site(suite, tmp_path_factory, "postfix", ports=(587, 2525)) as there:
+    with open_site(suite, tmp_path_factory, "postfix", ports=(587, 2525)) as there:
         there.machine.until("ss -tln | grep -q '127.0.0.1:25 \\|0.0.0.0:25 '")
         yield there
 
 
 @contextmanager
-def _site(
+def open_site(
     suite: str,
     tmp_path_factory: pytest.TempPathFactory,
     *packages: str,
     ports: Sequence[int] = (587, 2525, 25),
+    awake: bool = True,
 ) -> Iterator[Site]:
+    """A Debian with `packages` besides, booted if `awake`; `ports` are the far end's."""
     wheelhouse = wheels(suite, ROOT)
     log = tmp_path_factory.mktemp("boot") / "console.log"
     with copy_of(base_folder(suite)) as folder:
         if packages:
             add_packages(folder, *packages)
         with Site(folder, wheelhouse, log, ports) as there:
+            if awake:
+                there.start()
             yield there
 
 

@@ -58,8 +58,6 @@ class Site:
             )
             authorities = self.folder / "usr/local/share/ca-certificates"
             shutil.copy(self.far_end.ca_file, authorities / "private.crt")
-            self.machine.boot()
-            self.machine.run("update-ca-certificates")
         except BaseException:
             self._stack.close()
             raise
@@ -72,6 +70,11 @@ class Site:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    def start(self) -> None:
+        """Boot it, and let it trust the far end's authority."""
+        self.machine.boot()
+        self.machine.run("update-ca-certificates")
 
     def give_token(self) -> None:
         """Do what the installation said was left to do, and name the stand-in's HTTP API."""
