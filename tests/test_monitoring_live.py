@@ -100,6 +100,10 @@ class Watched:
         with smtplib.SMTP("127.0.0.1", self.site.smtp_port, timeout=30) as client:
             client.sendmail("app@example.com", [to], letter(subject, octets))
 
+    def send_until_refused(self, octets: int) -> None:
+        for number in range(20):
+            self.send(f"number {number}", octets)
+
     @contextlib.contextmanager
     def not_durable(self) -> Iterator[None]:
         """Let Redis be one that may lose what it has confirmed."""
@@ -316,8 +320,7 @@ def test_a_full_store_is_told(watched: Watched) -> None:
     watched.worker.signal(signal.SIGSTOP)
     try:
         with pytest.raises(smtplib.SMTPDataError, match="452"):
-            for number in range(20):
-                watched.send(f"large {number}", octets=900_000)
+            watched.send_until_refused(octets=900_000)
         watched.fires("FrankerStoreFull")
     finally:
         watched.worker.signal(signal.SIGCONT)
