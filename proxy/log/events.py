@@ -52,6 +52,11 @@ def kept(
         emit("kept", fields)
 
 
+def kept_before(message_id: str, /, *, once: str, client: str) -> None:
+    """A message came a second time, and is not kept twice: its first 250 had not been heard."""
+    emit("kept_before", {"id": message_id, "once": once, "client": client})
+
+
 def refused(
     client: str,
     *,
