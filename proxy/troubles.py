@@ -46,6 +46,23 @@ def dead_letters(depths: Iterable[Depth]) -> tuple[Trouble, ...]:
     return tuple(found)
 
 
+def unserved(depths: Iterable[Depth]) -> tuple[Trouble, ...]:
+    """Return one for each stream with mail to be sent that nobody has configured (any more)."""
+    found = []
+    for depth in depths:
+        count = sum(number for state, number in depth.messages.items() if state != "dead")
+        if depth.unserved and count:
+            wait = "1 message waits" if count == 1 else f"{count} messages wait"
+            headline = f"{wait} for stream {depth.stream}, which is not configured"
+            advice = (
+                f"Nobody sends it. It goes when the configuration has [streams.{depth.stream}]"
+                " again; `franker queue list --stream` shows it, `franker queue delete` throws it"
+                " away."
+            )
+            found.append(Trouble(Kind.UNSERVED, depth.stream, headline, advice))
+    return tuple(found)
+
+
 def held(holds: Iterable[Hold], *, now: float, after: float) -> tuple[Trouble, ...]:
     """Return one for each hold that a person may not know of, or may have forgotten.
 

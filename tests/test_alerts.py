@@ -133,6 +133,35 @@ def test_dead_letters_are_counted_for_each_stream_that_has_some() -> None:
     assert only.headline == "1 message of stream a could not be sent for good"
 
 
+def test_mail_that_waits_for_a_stream_nobody_configured_is_told_and_dead_letters_are_not() -> None:
+    depths = (
+        Depth("outbound", {"queued": 3}, 1.0),
+        Depth("gone", {"queued": 1, "held": 2, "dead": 4}, 1.0, unserved=True),
+        Depth("dead", {"dead": 4}, 0.0, unserved=True),
+    )
+    [trouble] = of_proxy.unserved(depths)
+    assert (trouble.kind, trouble.subject) == (Kind.UNSERVED, "gone")
+    assert trouble.headline == "3 messages wait for stream gone, which is not configured"
+    assert "[streams.gone]" in trouble.advice
+
+
+def test_the_proxy_tells_of_mail_of_a_removed_stream_and_that_it_is_over(
+    redis_server: RedisServer,
+) -> None:
+    heard, client = Heard(redis_server.data_dir), redis_server.client()
+    put(client, stream="second")
+    with running(redis_server.data_dir, notify={"command": heard.argv}) as proxy:
+        wait_for(lambda: len(heard.lines) == 1, 20)
+        assert "1 message waits for stream second, which is not configured" in heard.lines[0]
+        shown = 'franker_queue_messages{state="queued",stream="second"} 1.0'
+        assert shown in proxy.get("/metrics")
+        assert 'franker_alerts{kind="unserved"} 1.0' in proxy.get("/metrics")
+        client.delete(keys.queue_key("second"))
+        wait_for(lambda: len(heard.lines) == 2, 20)
+        assert "over after" in heard.lines[1]
+        assert 'stream="second"' not in proxy.get("/metrics")
+
+
 def test_a_hold_is_told_when_it_has_stood_for_long_and_a_restored_store_at_once() -> None:
     fresh = Hold("fresh", Selection(stream="a"), 900.0, "me@here", "why")
     old = Hold("old", Selection(rule="pay"), 700.0, "me@here", "wrong figures")

@@ -16,6 +16,7 @@ class Kind(StrEnum):
     JOURNAL = "journal"
     DEAD_LETTERS = "dead_letters"
     HELD = "held"
+    UNSERVED = "unserved"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,15 @@ class Depth:
 
     `oldest_age` is the age in seconds of the oldest message that is neither sent nor dead;
     0 when there is none. Dead ones do not count: they wait for a person. `discarded` are the
-    recipients that a person deleted, ever.
+    recipients that a person deleted, ever. `unserved`: no such stream is configured (any more), and
+    no worker serves it.
     """
 
     stream: str
     messages: Mapping[QueueState, int]
     oldest_age: float
     discarded: int = 0
+    unserved: bool = False
 
 
 class QueueDepths(Collector):
