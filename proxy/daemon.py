@@ -191,7 +191,9 @@ def _alerts(
             seen.append(troubles.store(host, commit.unready))
         journal = commit.journal
         if journal is not None and (journal.taking or journal.messages):
-            seen.append(troubles.journal(host, journal.messages))
+            refused = bool(commit.unready)
+            obstacle = commit.obstacle
+            seen.append(troubles.journal(host, journal.messages, obstacle, refused=refused))
         holds = holdings.holds
         seen += troubles.held(holds or (), now=time.time(), after=notify.delay)
         return View(

@@ -19,15 +19,30 @@ def store(host: str, unready: str) -> Trouble:
     return Trouble(Kind.STORE, host, f"no mail can be kept: {unready}", advice)
 
 
-def journal(host: str, messages: int) -> Trouble:
-    """Mail waits in the journal of `host`."""
+def journal(host: str, messages: int, obstacle: str, *, refused: bool) -> Trouble:
+    """Mail waits in the journal of `host`, or is about to be kept there.
+
+    `obstacle` is what keeps it from the queue, "" when it is on its way; `refused`: no new mail can
+    be kept.
+    """
     mail = "1 message is" if messages == 1 else f"{messages} messages are"
-    advice = (
-        "Mail is taken as always and moved to Redis when that is back; until then none of it is"
-        " sent. Bring Redis back before the journal is full ([journal] max_size)."
+    where = f"{mail} in the journal on this host's disk"
+    if not messages:
+        where = "new mail goes to the journal on this host's disk"
+    if not obstacle:
+        headline = f"{where} and on the way into the queue"
+        return Trouble(Kind.JOURNAL, host, headline, "It is sent when it is there.")
+    taken = (
+        "New mail is refused for now (451 or 452)."
+        if refused
+        else "Mail is taken as always, as long as the journal has room ([journal] max_size and"
+        " disk_floor)."
     )
-    headline = f"Redis takes no mail: {mail} in the journal on this host's disk"
-    return Trouble(Kind.JOURNAL, host, headline, advice)
+    advice = (
+        f"{taken} What is in the journal enters the queue, and is sent, when this is mended:"
+        f" {obstacle}."
+    )
+    return Trouble(Kind.JOURNAL, host, f"{obstacle}: {where}", advice)
 
 
 def dead_letters(depths: Iterable[Depth]) -> tuple[Trouble, ...]:
