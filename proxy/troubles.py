@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from proxy.alerts import Kind, Trouble
 from proxy.metrics.depths import Depth
-from proxy.queue.holds import RESTORED, Hold
+from proxy.queue.holds import Hold
 
 STORE_PATIENCE_S = 10.0
 """How long mail may be refused for the time being, as at a start, before anybody is told."""
@@ -88,12 +88,17 @@ def held(holds: Iterable[Hold], *, now: float, after: float) -> tuple[Trouble, .
         " `franker queue release NAME` sends it, `franker queue delete ID` throws it away."
     )
     found = []
+    holds = tuple(holds)
     for hold in holds:
-        if hold.name == RESTORED:
+        if hold.is_restored:
+            # All that is older than the find came out of the backup.
+            others = [one for one in holds if one.since < hold.since and not one.is_restored]
+            named = "; ".join(f"{one.name}, {one.selection}" for one in others)
+            but = f", except what holds take that came back with the backup: {named}"
             headline = f"Redis was restored from a backup: {hold.selection} is held"
             what = (
                 "What was sent after the backup was made would be sent twice; so nothing of it is"
-                " sent before you say so. New mail goes out as always. "
+                f" sent before you say so. New mail goes out as always{but if others else ''}. "
             )
             found.append(Trouble(Kind.HELD, hold.name, headline, what + advice))
         elif now - hold.since > after:

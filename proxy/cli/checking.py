@@ -86,6 +86,7 @@ async def _look(host: Host) -> list[Finding]:
         _store(host),
         _pauses(host),
         _left_behind(host),
+        _holds(host),
         *(_stream(host, name) for name in host.settings.streams),
         *(_look_up(host, name) for name in host.settings.streams),
     )
@@ -171,6 +172,27 @@ async def _pauses(host: Host) -> list[Finding]:
         for route in paused
         for name in route.streams
     ]
+
+
+async def _holds(host: Host) -> list[Finding]:
+    """Say what is held, by hand or for safety."""
+    from redis.exceptions import RedisError
+
+    from proxy.cli.held import counted_holds
+    from proxy.queue.connection import open_redis
+
+    try:
+        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
+    except ValueError:
+        return []
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            found = await counted_holds(client, None)
+    except (RedisError, OSError, TimeoutError):
+        return []
+    finally:
+        await client.aclose()
+    return [Finding(f"hold {each.name}", "queue", "note", f"{each}; {n}") for each, n in found]
 
 
 async def _left_behind(host: Host) -> list[Finding]:

@@ -26,8 +26,9 @@ async def read_depths(
     """Return the depth of each of `streams` at `now` (seconds since 1970).
 
     The oldest message is looked for at both ends of the queue (deferred ones come back at the
-    tail), among those being sent, the deferred and those set aside. One that a person sent to be
-    tried again has a new clock, which its id does not tell: it is left out while it is queued.
+    tail), among those being sent and the deferred, not among those that are held. One that a person
+    sent to be tried again has a new clock, which its id does not tell: it is left out while it is
+    queued.
 
     Raises:
         redis.exceptions.RedisError: Redis is away.
@@ -45,7 +46,6 @@ async def read_depths(
         pipeline.zrange(keys.started_key(stream), 0, _LOOKED_AT - 1)
         pipeline.zrange(keys.deferred_key(stream), 0, 0, withscores=True)
         pipeline.zcard(keys.held_key(stream))
-        pipeline.zrange(keys.held_key(stream), 0, 0)
     pipeline.hmget(keys.DISCARDED, list(streams))
     pipeline.hgetall(keys.HOLDS)
     replies: list[Any] = await pipeline.execute()
@@ -53,12 +53,13 @@ async def read_depths(
     discarded = replies.pop()
     depths = []
     for stream, thrown in zip(streams, discarded, strict=True):
-        queued, started, deferred, dead, head, tail, claims, late, held, aside = replies[:10]
-        del replies[:10]
+        queued, started, deferred, dead, head, tail, claims, late, held = replies[:9]
+        del replies[:9]
         times = [*_times(head), *_times(tail), *_times(claim.split(b":")[0] for claim in claims)]
-        times += [*_times(aside), *(score for _, score in late if score > 0)]
+        times += [score for _, score in late if score > 0]
         if any(hold.takes_stream(stream) for hold in holds):
             queued, held = 0, held + queued
+            times = _times(claim.split(b":")[0] for claim in claims)
         depths.append(
             Depth(
                 stream,
