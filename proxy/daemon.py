@@ -206,14 +206,14 @@ async def _open_http(
 def _alerts(
     settings: Settings, data_dir: Path, commit: GroupCommit, holdings: Holdings
 ) -> contextlib.AbstractAsyncContextManager[Alerts]:
-    """Tell people of what goes wrong here: the store, the journal, dead letters, held mail."""
+    """Tell people of what goes wrong: store, journal, dead letters, mail held or of no stream."""
     host = socket.gethostname()
     ready_at = time.monotonic()
 
     def look(notify: Notify) -> View:
         nonlocal ready_at
         depths = QUEUE_DEPTHS.fed
-        seen = list(troubles.dead_letters(depths))
+        seen = [*troubles.dead_letters(depths), *troubles.unserved(depths)]
         if not commit.unready:
             ready_at = time.monotonic()
         durability = commit.durability
@@ -224,18 +224,21 @@ def _alerts(
             seen.append(troubles.store(host, commit.unready))
         journal = commit.journal
         if journal is not None and (journal.taking or journal.messages):
-            seen.append(troubles.journal(host, journal.messages))
+            refused = bool(commit.unready)
+            obstacle = commit.obstacle
+            seen.append(troubles.journal(host, journal.messages, obstacle, refused=refused))
         holds = holdings.holds
         seen += troubles.held(holds or (), now=time.time(), after=notify.delay)
         return View(
             tuple(seen),
             lambda kind, _: (
-                (kind is Kind.DEAD_LETTERS and not depths) or (kind is Kind.HELD and holds is None)
+                (kind in (Kind.DEAD_LETTERS, Kind.UNSERVED) and not depths)
+                or (kind is Kind.HELD and holds is None)
             ),
         )
 
     def mine(kind: Kind, subject: str) -> bool:
-        return kind in (Kind.DEAD_LETTERS, Kind.HELD) or (
+        return kind in (Kind.DEAD_LETTERS, Kind.HELD, Kind.UNSERVED) or (
             kind is not Kind.ROUTE and subject == host
         )
 

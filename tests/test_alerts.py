@@ -113,7 +113,9 @@ def test_the_first_line_says_where_and_what() -> None:
     assert first[-1] == "Look at the token."
     assert "This has lasted 4 hours." in Alert(Phase.LASTS, LATE, REPEAT).text("mail1")
     over = Alert(Phase.OVER, LATE, 150).text("mail1")
-    assert over == "Franker on mail1: over after 2 minutes: mail of outbound does not leave\n"
+    assert (
+        over == "Franker on mail1: over after 2 minutes; it was: mail of outbound does not leave\n"
+    )
 
 
 def test_a_pause_of_the_account_is_one_trouble_for_all_hosts_and_of_the_network_one_each() -> None:
@@ -131,6 +133,51 @@ def test_dead_letters_are_counted_for_each_stream_that_has_some() -> None:
     [only] = of_proxy.dead_letters(depths)
     assert only.subject == "a"
     assert only.headline == "1 message of stream a could not be sent for good"
+
+
+def test_of_the_journal_the_words_follow_what_is_wrong() -> None:
+    away = of_proxy.journal("h", 1, "the mail store does not answer", refused=False)
+    assert away.headline == (
+        "the mail store does not answer: 1 message is in the journal on this host's disk"
+    )
+    assert "Mail is taken as always" in away.advice
+    disk = "the mail store is full: the disk of data_dir has 50 MB free"
+    full = of_proxy.journal("h", 3, disk, refused=True)
+    assert full.headline == f"{disk}: 3 messages are in the journal on this host's disk"
+    assert "New mail is refused for now" in full.advice
+    assert "taken as always" not in full.advice
+    none = of_proxy.journal("h", 0, "the mail store does not answer", refused=False)
+    assert "0 messages" not in none.headline
+    assert "on the way into the queue" in of_proxy.journal("h", 2, "", refused=False).headline
+
+
+def test_mail_that_waits_for_a_stream_nobody_configured_is_told_and_dead_letters_are_not() -> None:
+    depths = (
+        Depth("outbound", {"queued": 3}, 1.0),
+        Depth("gone", {"queued": 1, "held": 2, "dead": 4}, 1.0, unserved=True),
+        Depth("dead", {"dead": 4}, 0.0, unserved=True),
+    )
+    [trouble] = of_proxy.unserved(depths)
+    assert (trouble.kind, trouble.subject) == (Kind.UNSERVED, "gone")
+    assert trouble.headline == "3 messages wait for stream gone, which is not configured"
+    assert "[streams.gone]" in trouble.advice
+
+
+def test_the_proxy_tells_of_mail_of_a_removed_stream_and_that_it_is_over(
+    redis_server: RedisServer,
+) -> None:
+    heard, client = Heard(redis_server.data_dir), redis_server.client()
+    put(client, stream="second")
+    with running(redis_server.data_dir, notify={"command": heard.argv}) as proxy:
+        wait_for(lambda: len(heard.lines) == 1, 20)
+        assert "1 message waits for stream second, which is not configured" in heard.lines[0]
+        shown = 'franker_queue_messages{state="queued",stream="second"} 1.0'
+        assert shown in proxy.get("/metrics")
+        assert 'franker_alerts{kind="unserved"} 1.0' in proxy.get("/metrics")
+        client.delete(keys.queue_key("second"))
+        wait_for(lambda: len(heard.lines) == 2, 20)
+        assert "over after" in heard.lines[1]
+        assert 'stream="second"' not in proxy.get("/metrics")
 
 
 def test_a_hold_is_told_when_it_has_stood_for_long_and_a_restored_store_at_once() -> None:
@@ -417,7 +464,8 @@ def test_the_proxy_tells_of_mail_in_the_journal_while_redis_is_away(
         with proxy.client() as client:
             client.sendmail("app@example.com", ["you@example.net"], MESSAGE)
         wait_for(lambda: len(heard.lines) == 1, 20)
-        assert "in the journal on this host's disk" in heard.lines[0]
+        assert "the mail store does not answer" in heard.lines[0]
+        assert "the journal on this host's disk" in heard.lines[0]
         redis_server.start()
         wait_for(lambda: len(heard.lines) == 2, 20)
         assert "over after" in heard.lines[1]

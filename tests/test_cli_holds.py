@@ -4,9 +4,13 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import redis
 
+from proxy.queue import keys
+from proxy.queue.connection import SOCKET_NAME
 from tests.support.clients import new_recipient
 from tests.support.far_end import BackgroundFarEnd, background_far_end
+from tests.support.mail_queue import put
 from tests.support.office import Office
 from tests.support.processes import http_get
 from tests.support.redis_server import new_data_dir, remove_data_dir
@@ -29,6 +33,10 @@ def desk(far_end: BackgroundFarEnd) -> Iterator[Office]:
     yield office
     office.close()
     remove_data_dir(folder)
+
+
+def store_of(desk: Office) -> redis.Redis:
+    return redis.Redis(unix_socket_path=str(desk.installation.data_dir / SOCKET_NAME))
 
 
 def say(desk: Office, *words: str, code: int = 0) -> str:
@@ -62,7 +70,9 @@ def test_held_mail_waits_is_shown_and_goes_when_it_is_released(desk: Office) -> 
     assert refused.returncode == 1
     assert "it is held; `franker queue release` lets it go" in refused.stderr
     assert desk.taken_for(to) == []
-    assert "Released of figures: 1 message put back" in say(desk, "release", "figures")
+    assert "Released from figures: 1 message put back, before all others.\n" in say(
+        desk, "release", "figures"
+    )
     wait_for(lambda: desk.taken_for(to), 10, "sent")
     assert say(desk, "holds") == "Nothing is held.\n"
     assert say(desk, "release", "--all") == "Nothing of that is held.\n"
@@ -90,9 +100,11 @@ def test_a_rules_mail_is_held_while_other_mail_goes_and_programs_can_read_it(
     assert json.loads(say(desk, "release", "--sender", SENDER, "--json")) == {
         "holds": ["hold1"],
         "messages": 1,
+        "queued": 0,
+        "still_held_by": [],
     }
     wait_for(lambda: desk.taken_for(held), 10, "sent")
-    assert f"but not all mail from {SENDER}" in say(desk, "holds")
+    assert f", except mail from {SENDER}" in say(desk, "holds")
     say(desk, "release", "--rule", "payroll")
     assert say(desk, "holds") == "Nothing is held.\n"
 
@@ -119,3 +131,80 @@ def test_a_slip_of_the_pen_holds_nothing_silently(desk: Office) -> None:
     assert "there is no rule 'pay'; there are payroll" in say(desk, "hold", "--rule", "pay", code=1)
     assert "there is no hold 'hold9'" in say(desk, "release", "hold9", code=1)
     assert "a time is text like" in say(desk, "hold", "--older-than", "soon", code=2)
+    assert '--sender is empty; the null sender is written "<>"' in say(
+        desk, "hold", "--sender", "", code=2
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("hold", "--stream", "outbuond"),
+        ("release", "--stream", "outbuond"),
+        ("flush", "--stream", "outbuond"),
+        ("list", "--stream", "outbuond"),
+        ("dead", "--stream", "outbuond"),
+        ("delete", "--held", "--yes", "--stream", "outbuond"),
+        ("retry", "--dead", "--stream", "outbuond"),
+    ],
+)
+def test_every_command_refuses_a_stream_that_is_nowhere(
+    desk: Office, words: tuple[str, ...]
+) -> None:
+    assert "there is no stream 'outbuond'; there are outbound" in say(desk, *words, code=1)
+
+
+def test_a_stream_that_is_not_configured_and_has_mail_is_known_to_every_command(
+    desk: Office,
+) -> None:
+    put(store_of(desk), stream="gone")
+    say(desk, "hold", "--stream", "gone", "--name", "left")
+    assert "1 message" in say(desk, "list", "--stream", "gone")
+    say(desk, "flush", "--stream", "gone")
+    assert "1 message that waited in the queue all the while goes on." in say(
+        desk, "release", "--stream", "gone"
+    )
+    say(desk, "delete", "--dead", "--yes", "--stream", "gone")
+
+
+def test_a_hold_by_age_does_not_speak_of_what_comes_later(desk: Office) -> None:
+    said = say(desk, "hold", "--older-than", "2h", "--name", "batch")
+    assert said.endswith("\nIt waits until `franker queue release batch`.\n")
+    say(desk, "release", "batch")
+
+
+def test_each_hold_counts_what_it_takes_and_the_list_says_when_it_is_cut(desk: Office) -> None:
+    say(desk, "hold", "--sender", "app@*", "--name", "one")
+    say(desk, "hold", "--rule", "payroll", "--name", "two")
+    recipients = [f"wages{new_recipient()}" for _ in range(2)]
+    for to in recipients:
+        hand_in(desk, to)
+    wait_for(lambda: entry_for(desk, recipients[-1], "list", "--state", "held"), 10, "held")
+    assert [each["held"] for each in json.loads(say(desk, "holds", "--json"))] == [2, 2]
+    assert json.loads(say(desk, "hold", "--rule", "payroll", "--json"))["held"] == 2
+    done = desk.installation.run("queue", "list", "--state", "held", "--most", "1")
+    assert "\n1 message, " in done.stdout
+    assert "there are more than 1 of a kind" in done.stderr
+    assert "Some of it is still held, by two.\n" in say(desk, "release", "one")
+    wait_for(
+        lambda: (
+            "held by=hand hold=one" in desk.program.log
+            and "released by=hand hold=one" in desk.program.log
+        ),
+        10,
+        "logged",
+    )
+    say(desk, "release", "--all")
+    wait_for(lambda: all(desk.taken_for(to) for to in recipients), 10, "sent")
+
+
+def test_flush_of_a_senders_mail_leaves_other_streams_routes_alone(desk: Office) -> None:
+    queue = store_of(desk)
+    record = {"streams": ["far"], "probe_at": 9e9, "since": 1.0, "reason": "tls", "detail": "x"}
+    queue.hset(keys.ROUTES, "far", json.dumps(record))
+    try:
+        said = say(desk, "flush", "--sender", "nobody@*")
+        assert said == "0 messages due now\n"
+        assert b"9000000000" in (queue.hget(keys.ROUTES, "far") or b"")
+    finally:
+        queue.hdel(keys.ROUTES, "far")

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.config import Settings
-from proxy.queue import by_command, flushing, holds, inventory, keys
+from proxy.queue import by_command, flushing, holds, inventory, keys, releases
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import read_depths
 from proxy.queue.holds import Hold, HoldError
+from proxy.queue.notes import log_by_hand
 from proxy.queue.scripts import load
 from proxy.queue.selection import Selection
 from tests.support.far_end import FarEnd
@@ -73,8 +74,8 @@ async def hold(store: redis.asyncio.Redis, name: str = "", **selects: object) ->
 
 async def release(store: redis.asyncio.Redis, *names: str, **selects: object) -> int:
     selection = Selection(**selects)  # type: ignore[arg-type]  # given as words
-    _, back = await holds.release(store, time.time(), names=names, selection=selection)
-    return back
+    done = await releases.release(store, time.time(), names=names, selection=selection)
+    return done.back
 
 
 async def test_a_held_stream_is_not_claimed_while_others_are(
@@ -128,10 +129,12 @@ async def test_a_hold_by_age_takes_what_was_accepted_before_and_nothing_later(
     now = time.time()
     [old] = put(queue, mail=envelope(accepted_at=now - 7300))
     [young] = put(queue, mail=envelope(accepted_at=now - 7100))
+    [at_it] = put(queue, mail=envelope(accepted_at=now - 7200))
     await hold(store, before=now - 7200)
     async with claims_on(data_dir) as claims:
         assert [each.id for each in await claim_all(claims, 1)] == [young]
-        assert aside(queue) == [old]
+        assert await claims.claim({"outbound": 1}) == []
+        assert aside(queue) == sorted([old, at_it])
 
 
 async def test_the_null_sender_is_written_with_brackets(
@@ -361,7 +364,7 @@ async def test_a_held_message_can_be_deleted_but_not_retried_out_of_its_hold(
     assert not queue.exists(keys.job_key(message_id))
 
 
-async def test_the_depths_count_what_is_held_and_its_age(
+async def test_the_depths_count_what_is_held_and_leave_it_out_of_the_age(
     queue: redis.Redis, store: redis.asyncio.Redis, data_dir: Path
 ) -> None:
     put(queue, 2, mail=PAYROLL)
@@ -373,11 +376,12 @@ async def test_the_depths_count_what_is_held_and_its_age(
         await claims.settle(claim, Settlement("gone"))
         [depth] = await read_depths(store, ("outbound",), time.time() + 100)
         assert depth.messages == {"queued": 0, "started": 0, "deferred": 0, "held": 2, "dead": 0}
-        assert depth.oldest_age > 99
+        assert depth.oldest_age == 0.0
     await release(store, made.name)
     await hold(store, stream="outbound")
-    [depth] = await read_depths(store, ("outbound",), time.time())
+    [depth] = await read_depths(store, ("outbound",), time.time() + 100)
     assert (depth.messages["queued"], depth.messages["held"]) == (0, 2)
+    assert depth.oldest_age == 0.0
 
 
 async def test_flush_makes_deferred_mail_due_and_changes_nothing_else(
@@ -449,7 +453,9 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
 _number = itertools.count()
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(PATTERNS, VALUES)
 def test_a_sender_pattern_takes_what_its_stars_can_stand_for(
     judge: redis.Redis, pattern: str, value: str
@@ -519,3 +525,132 @@ async def test_what_is_claimed_and_not_begun_is_back_before_the_command_returns(
         far_end.mend()
         await wait_until(lambda: started(queue) == [])
         assert queued(queue) == ids[len(on_the_wire) :]
+
+
+@pytest.mark.parametrize("name", ["restored", "restored2"])
+async def test_the_names_for_a_restored_backup_are_not_for_holds_by_hand(
+    store: redis.asyncio.Redis, name: str
+) -> None:
+    with pytest.raises(HoldError, match="kept for mail of a restored backup"):
+        await hold(store, name, rule="a")
+    await hold(store, "restored-x", rule="a")
+
+
+@pytest.mark.parametrize("name", ["-x", "A", "a b", "x" * 41, "a\n", "ä"])
+async def test_a_name_that_a_terminal_or_an_option_would_misread_is_refused(
+    store: redis.asyncio.Redis, name: str
+) -> None:
+    with pytest.raises(HoldError, match="a name is 1 to 40 of"):
+        await hold(store, name, rule="a")
+
+
+async def test_a_release_that_meets_nothing_leaves_the_hold_as_it_is(
+    queue: redis.Redis, store: redis.asyncio.Redis
+) -> None:
+    put(queue, mail=PAYROLL)
+    made = await hold(store, stream="outbound")
+    done = await releases.release(store, 1.0, selection=Selection(sender="nobody@*"))
+    assert done.holds == ()
+    assert await holds.standing_holds(store) == (made,)
+
+
+async def test_what_is_released_by_age_again_and_again_does_not_grow(
+    queue: redis.Redis, store: redis.asyncio.Redis
+) -> None:
+    now = time.time()
+    await hold(store, stream="outbound")
+    for hours in (9, 8, 7):
+        put(queue, mail=envelope(accepted_at=now - hours * 3600 - 1))
+        for _ in range(2):
+            await release(store, before=now - hours * 3600)
+    [standing] = await holds.standing_holds(store)
+    assert standing.released == (Selection(before=now - 7 * 3600),)
+    assert "; " not in str(standing)
+    assert ", except mail taken before " in str(standing)
+
+
+async def test_a_release_says_what_goes_on_and_what_another_hold_keeps(
+    queue: redis.Redis, store: redis.asyncio.Redis
+) -> None:
+    put(queue, 2, mail=PAYROLL)
+    put(queue, 3, mail=NEWS)
+    whole = await hold(store, stream="outbound")
+    await hold(store, "wages", rule="payroll")
+    done = await releases.release(store, time.time(), names=(whole.name,))
+    assert done == releases.Released((whole.name,), 0, queued=3, kept=("wages",))
+
+
+async def test_a_release_that_loses_redis_in_the_middle_says_that_it_goes_on(
+    queue: redis.Redis, store: redis.asyncio.Redis, data_dir: Path
+) -> None:
+    [message_id] = put(queue, mail=PAYROLL)
+    made = await hold(store, rule="payroll")
+    async with claims_on(data_dir) as claims:
+        assert await claims.claim({"outbound": 1}) == []
+    queue.execute_command("ACL", "SETUSER", "default", "-hmget")  # which only putting back needs
+    with pytest.raises(releases.ReleaseBegun):
+        await release(store, made.name)
+    queue.execute_command("ACL", "SETUSER", "default", "+hmget")
+    with pytest.raises(HoldError, match="is being released already"):
+        await release(store, made.name)
+    assert await releases.finish_releases(store, time.time() + 60) == 1
+    assert queued(queue) == [message_id]
+
+
+async def test_a_hold_that_is_being_released_is_said_to_be(
+    queue: redis.Redis, store: redis.asyncio.Redis
+) -> None:
+    queue.hset(keys.HOLDS, "release-1", json.dumps({"returning": 1.0, "names": ["mine"]}))
+    with pytest.raises(HoldError, match="'mine' is being released already"):
+        await release(store, "mine")
+    with pytest.raises(HoldError, match="there is no hold 'yours'"):
+        await release(store, "yours")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"stream": 1, "sender": {}, "rule": [], "before": "x", "except": 7}',
+        '{"stream": null, "except": [1, {"sender": 3}, {"before": "y"}]}',
+        '{"returning": "x", "stream": 7}',
+        "[1]",
+        "{",
+    ],
+)
+async def test_a_record_that_makes_no_sense_stops_no_command_and_lets_nothing_go(
+    queue: redis.Redis, store: redis.asyncio.Redis, data_dir: Path, record: str
+) -> None:
+    ids = put(queue, 2, mail=PAYROLL)
+    queue.hset(keys.HOLDS, "odd", record)
+    [only] = await holds.standing_holds(store) or [None]
+    async with claims_on(data_dir) as claims:
+        if only is None:  # no hold at all
+            assert [each.id for each in await claim_all(claims, 2)] == ids
+            return
+        assert await claims.claim({"outbound": 2}) == []
+        await release(store, "odd")
+        assert [each.id for each in await claim_all(claims, 2)] == ids
+
+
+async def test_the_log_says_who_holds_and_releases_what(
+    queue: redis.Redis, store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(queue, mail=PAYROLL)
+    made, _ = await holds.hold(store, Hold("mine", Selection(stream="outbound"), 1.0, "me", "why"))
+    await releases.release(store, 1.0, selection=Selection(rule="payroll"), by="you")
+    await releases.release(store, 1.0, names=(made.name,), by="you")
+    task = asyncio.create_task(log_by_hand(store, every=0.01))
+    said: list[str] = []
+
+    def all_said() -> bool:
+        said.extend(capfd.readouterr().err.splitlines())
+        return len(said) >= 3
+
+    await wait_until(all_said)
+    task.cancel()
+    words = [line.partition(" ")[2] for line in said]
+    assert words == [
+        'held by=hand hold=mine mail="mail of stream outbound" user=me reason=why',
+        'released by=hand hold=mine mail="all mail by rule payroll" user=you',
+        'released by=hand hold=mine mail="mail of stream outbound" user=you',
+    ]

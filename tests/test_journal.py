@@ -181,7 +181,9 @@ async def test_mail_is_refused_as_full_when_the_journal_is(
     with pytest.raises(NotKept) as told:
         await committer.commit(a_large_job(100_000))
     assert told.value.kind == "full"
-    assert told.value.text == "the mail store is away and its journal is full; try again later"
+    assert (
+        told.value.text == "the mail store takes no mail and its journal is full; try again later"
+    )
     redis_server.start()
     await wait_until(lambda: moved(committer))
     assert queued(redis_server) == [job.id for job in jobs]
@@ -198,6 +200,8 @@ async def test_the_floor_of_the_disk_is_kept(redis_server: RedisServer, build: B
         await committer.commit(a_job())
     assert told.value.kind == "full"
     await wait_until(lambda: committer.unready, what="it is said that no mail can be kept")
+    assert committer.unready.startswith("the mail store does not answer; the disk of the journal")
+    assert "(journal.disk_floor)" in committer.unready
 
 
 async def test_a_journal_that_cannot_be_made_is_said_and_mail_refused(

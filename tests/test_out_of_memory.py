@@ -204,7 +204,7 @@ def test_with_the_journal_full_as_well_clients_hear_452_and_what_they_heard_250_
     refusals = [line for line in proxy.log.splitlines() if " refused " in line]
     assert len(refusals) == len(load.refused)
     words = "reason=store_full from=load@shop.example to="
-    said = 'reply="452 4.3.1 the mail store is away and its journal is full; try again later"'
+    said = 'reply="452 4.3.1 the mail store takes no mail and its journal is full; try again later"'
     assert all(words in line and said in line for line in refusals), refusals[:3]
     place.start("worker")
     client.config_set("maxmemory", 0)

@@ -1,5 +1,6 @@
 """A Redis restored from an old backup: its mail waits for a person, and new mail goes out."""
 
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -10,16 +11,18 @@ import redis
 import redis.asyncio
 
 from proxy.config import Settings
-from proxy.queue import holds, keys
+from proxy.queue import holds, keys, releases
 from proxy.queue.connection import open_redis
 from proxy.queue.lineage import Lineage
 from proxy.queue.marks import FOLDER as MARKS
 from proxy.queue.marks import Mark, Marks
+from proxy.queue.selection import Selection
 from proxy.queue.server import FOLDER
 from tests.support.mail_queue import claim_all, claims_on, envelope, put, queued, started
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 from worker.claims import Settlement
+from worker.daemon import Relay
 
 
 def back_up(server: RedisServer) -> None:
@@ -307,3 +310,115 @@ async def test_a_worker_whose_claims_a_failover_took_back_begins_anew(
         client.hset(keys.worker_key(before), "claim", 1)
         assert await claims.claim({"outbound": 1}) == []
         assert claims.incarnation != before
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"rule": "payroll", "since": 1}',
+        '{"rule": "payroll", "before": 5}',
+        '{"since": 1}',
+        '{"before": "x", "except": 7}',
+        '{"returning": 1}',
+        "[1]",
+        "{",
+    ],
+)
+async def test_whatever_has_the_name_restored_all_mail_of_the_copy_is_held(
+    redis_server: RedisServer, store: redis.asyncio.Redis, record: str
+) -> None:
+    looking = lineage(store, redis_server.data_dir)
+    put(redis_server.client())
+    redis_server.client().hset(keys.HOLDS, holds.RESTORED, record)
+    await look(looking)
+    back_up(redis_server)
+    await look(looking)
+    restore(redis_server)
+    assert await look(looking) == "restored"
+    found = {each.name: each for each in await holds.standing_holds(store)}
+    made = found["restored2"]
+    assert made.selection == Selection(before=made.selection.before)
+    assert made.selection.before is not None
+    assert "franker queue release restored2" in made.reason
+    assert made.is_restored
+
+
+async def test_what_was_released_of_one_copy_is_held_again_of_the_next(
+    redis_server: RedisServer, store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]
+) -> None:
+    looking = lineage(store, redis_server.data_dir)
+    client = redis_server.client()
+    mine = put(client, mail=envelope(reverse_path="x@example.com", accepted_at=1.0))
+    await look(looking)
+    back_up(redis_server)
+    await look(looking)
+    restore(redis_server)
+    assert await look(looking) == "restored"
+    await holds.hold(store, holds.Hold("mine", Selection(rule="a"), 5.0))
+    done = await releases.release(store, 6.0, selection=Selection(sender="x@*"))
+    assert done.holds == ("restored",)
+    shutil.rmtree(redis_server.data_dir / "backup")
+    back_up(redis_server)  # with the exception in it
+    await look(looking)
+    restore(redis_server)
+    assert await look(looking) == "restored"
+    names = await holds.taken_by(store, "outbound", mine)
+    assert names == ["restored2"]
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert "hold=restored2" in said
+    assert "except what these holds take, which came back too: mine." in said
+
+
+async def test_a_hold_for_a_copy_is_never_narrowed_by_one_who_saw_it_earlier(
+    redis_server: RedisServer, store: redis.asyncio.Redis
+) -> None:
+    looking = lineage(store, redis_server.data_dir)
+    put(redis_server.client())
+    late = int(time.time()) + 1000
+    redis_server.client().hset(keys.HOLDS, holds.RESTORED, f'{{"before": {late}}}')
+    await look(looking)
+    back_up(redis_server)
+    await look(looking)
+    restore(redis_server)
+    assert await look(looking) == "restored"
+    [hold] = await holds.standing_holds(store)
+    assert hold.selection.before == late
+
+
+async def test_a_look_that_fails_though_redis_answers_is_a_defect_and_stops_readiness(
+    redis_server: RedisServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = redis_server.client()
+    async with claims_on(redis_server.data_dir) as claims:
+        assert claims.store_fault == ""
+        turn = client.get(keys.TURN)
+        client.delete(keys.TURN)
+        client.hset(keys.TURN, "not", "a number")
+        await wait_until(lambda: "WRONGTYPE" in claims.store_fault)
+        ready, why = Relay(Settings(), claims).ready()
+        assert not ready
+        assert "it cannot be told what is held" in why
+        client.delete(keys.TURN)
+        if turn is not None:
+            client.set(keys.TURN, turn)
+        await wait_until(lambda: claims.store_fault == "")
+    assert capfd.readouterr().err.count(" defect ") == 1
+
+
+async def test_marks_are_on_the_disk_before_they_take_the_place_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        file = Path(f"/proc/self/fd/{descriptor}").readlink()
+        written.append(file.read_text())
+        assert not (tmp_path / MARKS / "proxy.json").exists()
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    marks = Marks(tmp_path, "proxy", lag=0.0)
+    marks.seen("a", Mark(5, 1.0), 0.0)
+    marks.write()
+    path = tmp_path / MARKS / "proxy.json"
+    assert written == [path.read_text()]
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -362,6 +362,7 @@ class Channel(InHand):
 
     def _opened(self, login: Login) -> None:
         self._experience.logged_in(login, self.streams)
+        self.gate.rename(self.way.route())  # it may have changed since the last tick
         self.gate.reached()
         self.feed()
 
@@ -370,7 +371,11 @@ class Channel(InHand):
             # Others are open: the host is there and wants no more of us.
             self._congestion.narrow(self._pool.reached + 1, time.monotonic())
         elif not self._closing:
-            self._close_gate(closed.reason, closed.detail)
+            self.gate.rename(self.way.route())
+            if closed.reason is Reason.CREDENTIALS and closed.route != self.gate.name:
+                self._turned()  # what was refused is not what is there now
+            else:
+                self._close_gate(closed.reason, closed.detail)
 
     def tick(self) -> None:
         """Do what time alone makes due; called about once a second."""

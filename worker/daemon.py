@@ -168,6 +168,8 @@ class Relay:
         ]
         if not self._claims.store_answers:
             closed.append("the mail store does not answer")
+        if self._claims.store_fault:
+            closed.append(self._claims.store_fault)
         if self._claims.suspended:
             closed.append("suspended by hand (rq resume ends it)")
         return not closed, "; ".join(closed)

@@ -16,6 +16,9 @@ from worker import pauses
 from worker.board import ANY_ROW, Board
 from worker.pauses import SCOPES, Pause, Reason, Scope
 
+_TRIAL_S = 30.0
+"""For so long a pause from before a secret changed stands without a word from the others."""
+
 
 class Gate:
     """Whether mail of `streams` may be sent by this worker now."""
@@ -49,6 +52,7 @@ class Gate:
         self._where = where
         self._turned = turned
         self._pauses: dict[Scope, Pause] = {}
+        self._trial: dict[Scope, float] = {}  # what is not known of the route by its new name
         self._first: Pause | None = None
         self._row = ""
         self._show(self._streams)
@@ -86,6 +90,7 @@ class Gate:
         if scope is Scope.ACCOUNT:  # the host had its say: it is there
             self._drop(Scope.HOST)
         self.tried = True
+        self._trial.pop(scope, None)
         after = pauses.pause(before, reason, detail, now=now, chance=random.random())
         self._keep(scope, after)
         self._say(scope)
@@ -99,14 +104,18 @@ class Gate:
             self._board.probe(self.names[scope])
 
     def rename(self, name: str) -> None:
-        """Go on as another route: a secret has changed. What is paused is tried at once."""
+        """Go on as another route: a secret has changed. What is paused is tried at once.
+
+        The others are told only what that try shows: they may go by the new secret all along.
+        """
         if name == self._name:
             return
         self._name = name
         self.hear_row("")
+        now = self._clock()
         for scope, pause in list(self._pauses.items()):
-            self._keep(scope, pauses.probe_now(pause, now=self._clock(), failures=0))
-            self._say(scope)
+            self._keep(scope, pauses.probe_now(pause, now=now, failures=0))
+            self._trial[scope] = now + _TRIAL_S
 
     def reached(self) -> None:
         """Note that a login was accepted: only an account that refuses may still be in the way."""
@@ -139,6 +148,9 @@ class Gate:
     def hear(self, scope: Scope, told: Mapping[str, Any] | None) -> None:
         """Take over how the route stands for all; None: it is not paused."""
         before, now = self._pauses.get(scope), self._clock()
+        if told is None and now < self._trial.get(scope, now):
+            return
+        self._trial.pop(scope, None)
         if told is None:
             if before is not None:
                 self._forget(scope)
@@ -157,11 +169,17 @@ class Gate:
         if before is None or before.reason is not reason:
             retry_in = max(0.0, float(told["wait"]))
             for stream in self._streams:
-                log.route_paused(
-                    stream, reason=reason, detail=f"another worker: {detail}", retry_in=retry_in
-                )
+                heard = f"{self._source(told)}: {detail}"
+                log.route_paused(stream, reason=reason, detail=heard, retry_in=retry_in)
         if before is None or self._pauses[scope].due(now) != before.due(now):
             self._turned()
+
+    def _source(self, told: Mapping[str, Any]) -> str:
+        """Return who found it out, for people: a record is of whoever found it first."""
+        streams = [str(stream) for stream in told.get("streams") or ()]
+        if not streams or set(streams) & set(self._streams):
+            return "another worker"
+        return f"found by mail of {', '.join(streams)}, which has the same login"
 
     # -- one place for the metric ----------------------------------------------------------------
 
@@ -177,6 +195,7 @@ class Gate:
 
     def _forget(self, scope: Scope) -> None:
         before = self._pauses.pop(scope)
+        self._trial.pop(scope, None)
         self._first = self.pauses[0] if self._pauses else None
         self._see_proof()
         for stream in self._streams:
@@ -200,7 +219,8 @@ class Gate:
         self._streams = tuple(streams)
         self._show(streams)
         for scope in self._pauses:
-            self._say(scope)
+            if scope not in self._trial:
+                self._say(scope)
 
     def leave(self) -> None:
         """Say nothing any more, neither to the other workers nor to people."""

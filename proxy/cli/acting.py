@@ -16,10 +16,11 @@ from proxy.cli.options import (
     config_option,
     example,
     json_option,
+    messages,
     print_json,
     stream_option,
 )
-from proxy.cli.store import open_store
+from proxy.cli.store import check_stream, open_store
 
 if TYPE_CHECKING:
     from proxy.queue.inventory import State
@@ -53,6 +54,7 @@ def retry(
 
     async def work(host: Host) -> dict[str, str]:
         async with open_store(host) as redis:
+            await check_stream(host, redis, stream)
             chosen = ids or await _ids(redis, stream, states)
             if reroute:
                 return await by_command.reroute(redis, chosen, todays_rules(host.settings))
@@ -94,6 +96,7 @@ def delete(
 
     async def choose() -> Sequence[str]:
         async with open_store(host) as redis:
+            await check_stream(host, redis, stream)
             return ids or await _ids(redis, stream, states)
 
     async def work(chosen: Sequence[str]) -> dict[str, str]:
@@ -102,7 +105,7 @@ def delete(
 
     chosen = asyncio.run(choose())
     if not ids and not yes:
-        click.confirm(f"Throw away {len(chosen)} messages?", abort=True, err=True)
+        click.confirm(f"Throw away {messages(len(chosen))}?", abort=True, err=True)
     _report(asyncio.run(work(chosen)), "deleted", as_json)
 
 
@@ -136,7 +139,7 @@ def _report(outcome: dict[str, str], wanted: str, as_json: bool) -> None:
 
 
 OUTCOMES = {
-    "absent": "there is no such message: it was sent, or deleted",
+    "absent": "there is no such message: it was sent or deleted, or the id is mistyped",
     "sending": "it is being sent just now",
     "queued": "it waits to be sent anyway",
     "held": "it is held; `franker queue release` lets it go",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from proxy.cli.held import Count, as_dict, count, counted_holds, line_of
 from proxy.cli.host import Host, find_host
 from proxy.cli.options import (
     EX_FAILED,
@@ -19,11 +20,12 @@ from proxy.cli.options import (
     example,
     fail,
     json_option,
+    messages,
     print_json,
     printable,
     stream_option,
 )
-from proxy.cli.store import open_store
+from proxy.cli.store import check_stream, open_store
 
 if TYPE_CHECKING:
     from proxy.queue.holds import Hold
@@ -73,6 +75,8 @@ def _selection(
 ) -> "Selection":
     from proxy.queue.selection import Selection
 
+    if sender == "":
+        raise click.UsageError('--sender is empty; the null sender is written "<>"')
     before = None if older_than is None else time.time() - older_than
     selection = Selection(stream, sender, rule, before)
     if everything == (selection != Selection()):
@@ -96,21 +100,21 @@ def _selection(
 )
 @click.option("--reason", metavar="TEXT", default="", help="Shown with it.")
 def hold(config: Path | None, as_json: bool, name: str, reason: str, **options: Any) -> None:
-    """Keep mail from being sent until it is released, also what comes later.
+    """Keep mail from being sent until it is released.
 
-    A message must fit all options. What is being sent at this moment is finished.
+    A message must fit all options. What comes later and fits waits, too; with --older-than there
+    is no such mail. What is being sent at this moment is finished.
     """
     selection = _selection(**options)
     host = find_host(config)
-    _check_names(host, selection)
-    by = f"{_user()}@{socket.gethostname()}"
-    made, held, deferred, late = asyncio.run(_hold(host, selection, name, by, reason))
+    made, found, late = asyncio.run(_hold(host, selection, name, reason))
     if as_json:
-        print_json({**_as_dict(made, held), "deferred": deferred, "not_heard": list(late)})
+        print_json({**as_dict(made, found), "not_heard": list(late)})
     else:
-        later = f"; {deferred} deferred when due" if deferred else ""
-        click.echo(printable(f"{made.name}: {made.selection} is held: {_messages(held)}{later}."))
-        click.echo(f"What comes later waits, too, until `franker queue release {made.name}`.")
+        click.echo(printable(f"{made.name}: {made.selection} is held: {found}."))
+        until = f"until `franker queue release {made.name}`."
+        later = "What comes later waits, too," if selection.before is None else "It waits"
+        click.echo(f"{later} {until}")
     for worker in late:
         click.echo(
             f"franker: worker {printable(worker)} has not said that it keeps to it; a few messages"
@@ -122,22 +126,20 @@ def hold(config: Path | None, as_json: bool, name: str, reason: str, **options: 
 
 
 async def _hold(
-    host: Host, selection: "Selection", name: str, by: str, reason: str
-) -> "tuple[Hold, int, int, tuple[str, ...]]":
+    host: Host, selection: "Selection", name: str, reason: str
+) -> "tuple[Hold, Count, tuple[str, ...]]":
     from proxy.queue import holds as keeping
-    from proxy.queue.inventory import known_streams
 
-    wanted = keeping.Hold(name, selection, time.time(), by, reason)
+    wanted = keeping.Hold(name, selection, time.time(), _user(), reason)
     async with open_store(host) as redis:
+        await check_stream(host, redis, selection.stream)
+        _check_rule(host, selection)
         try:
             made, turn = await keeping.hold(redis, wanted)
         except keeping.HoldError as error:
             fail(str(error))
         late = await keeping.kept_to(redis, turn, _PATIENCE_S)
-        counts = {"queued": 0, "held": 0, "deferred": 0}
-        async for _, state, ids in keeping.met(redis, await known_streams(redis), selection):
-            counts[state] += len(ids)
-    return made, counts["queued"] + counts["held"], counts["deferred"], late
+        return made, await count(redis, made), late
 
 
 @click.command(epilog=example("franker queue holds"))
@@ -146,16 +148,16 @@ async def _hold(
 def holds(config: Path | None, as_json: bool) -> None:
     """List what is held, why, and how many messages it is."""
 
-    async def read(host: Host) -> "list[tuple[Hold, int]]":
+    async def read(host: Host) -> "list[tuple[Hold, Count]]":
         async with open_store(host) as redis:
-            return await _counted(redis, None)
+            return await counted_holds(redis, None)
 
     found = asyncio.run(read(find_host(config)))
     if as_json:
-        print_json([_as_dict(each, count) for each, count in found])
+        print_json([as_dict(each, taken) for each, taken in found])
         return
-    for each, count in found:
-        click.echo(_line(each, count))
+    for each, taken in found:
+        click.echo(line_of(each, taken))
     if not found:
         click.echo("Nothing is held.")
 
@@ -173,28 +175,51 @@ def release(config: Path | None, as_json: bool, names: tuple[str, ...], **option
     It goes to the head of its queue, in order. A hold that takes more than the options name stands
     on for the rest.
     """
-    from proxy.queue import holds as keeping
+    from proxy.queue import releases
+    from proxy.queue.holds import HoldError
     from proxy.queue.selection import Selection
 
-    named_only = names and not any(options.values())
+    named_only = names and not any(value not in (None, False) for value in options.values())
     selection = Selection() if named_only else _selection(**options)
 
-    async def work(host: Host) -> tuple[tuple[str, ...], int]:
+    async def work(host: Host) -> releases.Released:
         async with open_store(host) as redis:
+            await check_stream(host, redis, selection.stream)
             try:
-                return await keeping.release(redis, time.time(), names=names, selection=selection)
-            except keeping.HoldError as error:
-                fail(f"{printable(str(error))}; `franker queue holds` lists them")
+                return await releases.release(
+                    redis, time.time(), names=names, selection=selection, by=_user()
+                )
+            except HoldError as error:
+                fail(printable(str(error)))
+            except releases.ReleaseBegun as error:
+                fail(
+                    "the release has begun, and the store was lost before its end; a worker puts"
+                    f" back the rest when it is there again ({printable(str(error))})"
+                )
 
-    changed, back = asyncio.run(work(find_host(config)))
+    done = asyncio.run(work(find_host(config)))
     if as_json:
-        print_json({"holds": list(changed), "messages": back})
-    elif changed or back:
-        of = f" of {', '.join(changed)}" if changed else ""
-        click.echo(printable(f"Released{of}: {_messages(back)} put back, before all others."))
-        click.echo("What waited in its queue, held as a whole, goes on from there.")
-    else:
+        print_json(
+            {
+                "holds": list(done.holds),
+                "messages": done.back,
+                "queued": done.queued,
+                "still_held_by": list(done.kept),
+            }
+        )
+        return
+    if not done.holds and not done.back:
         click.echo("Nothing of that is held.")
+        return
+    source = f" from {', '.join(done.holds)}" if done.holds else ""
+    said = [f"Released{source}: {messages(done.back)} put back, before all others."]
+    if done.queued:
+        goes = "goes" if done.queued == 1 else "go"
+        said.append(f"{messages(done.queued)} that waited in the queue all the while {goes} on.")
+    if done.kept:
+        said.append(f"Some of it is still held, by {', '.join(done.kept)}.")
+    for line in said:
+        click.echo(printable(line))
 
 
 @click.command(epilog=example("franker queue flush --all", "franker queue flush --stream outbound"))
@@ -210,60 +235,24 @@ def flush(config: Path | None, as_json: bool, **options: Any) -> None:
 
     async def work(host: Host) -> flushing.Flushed:
         async with open_store(host) as redis:
+            await check_stream(host, redis, selection.stream)
             return await flushing.flush(redis, await known_streams(redis), selection)
 
     done = asyncio.run(work(find_host(config)))
     if as_json:
         print_json(asdict(done))
         return
-    click.echo(f"{_messages(done.due)} due now")
-    for count, why in ((done.held, "held"), (done.asked, "being asked for at Postmark")):
-        if count:
-            click.echo(f"{_messages(count)} left as it was: {why}")
+    click.echo(f"{messages(done.due)} due now")
+    for number, why in ((done.held, "held"), (done.asked, "being asked for at Postmark")):
+        if number:
+            click.echo(f"{messages(number)} left as it was: {why}")
     if done.routes:
         click.echo(f"paused routes tried now: {done.routes}")
 
 
-async def show_holds(redis: Any, stream: str | None) -> None:
-    """Say which holds stand, of `stream` or of all, and how many messages each takes."""
-    for each, count in await _counted(redis, stream):
-        click.echo(_line(each, count))
-
-
-async def _counted(redis: Any, stream: str | None) -> "list[tuple[Hold, int]]":
-    from proxy.queue import holds as keeping
-    from proxy.queue.inventory import known_streams
-
-    standing = await keeping.standing_holds(redis)
-    counts = dict.fromkeys((each.name for each in standing), 0)
-    for name in await known_streams(redis) if standing else ():
-        for place in await keeping.waiting_in(redis, name):
-            for taken in await keeping.taken_by(redis, name, place):
-                if taken in counts:
-                    counts[taken] += 1
-    wanted = (None, stream) if stream else None
-    return [
-        (each, counts[each.name])
-        for each in standing
-        if wanted is None or each.selection.stream in wanted
-    ]
-
-
-def _line(each: "Hold", count: int) -> str:
-    return printable(f"held by {each.name}: {each}; {_messages(count)}")
-
-
-def _as_dict(each: "Hold", count: int) -> dict[str, Any]:
-    record = each.record()
-    exempt = record.pop("except", [])
-    return {"name": each.name, **record, "released": exempt, "held": count}
-
-
-def _check_names(host: Host, selection: "Selection") -> None:
+def _check_rule(host: Host, selection: "Selection") -> None:
     """Refuse a hold that holds nothing for a slip of the pen."""
-    streams, rules = host.settings.streams, {rule.name for rule in host.settings.rules}
-    if selection.stream is not None and selection.stream not in streams:
-        fail(f"there is no stream {selection.stream!r}; there are {', '.join(streams)}")
+    rules = {rule.name for rule in host.settings.rules}
     if selection.rule and selection.rule not in rules:
         named = f"; there are {', '.join(sorted(rules))}" if rules else ""
         fail(f"there is no rule {selection.rule!r}{named}")
@@ -271,10 +260,7 @@ def _check_names(host: Host, selection: "Selection") -> None:
 
 def _user() -> str:
     try:
-        return getpass.getuser()
+        user = getpass.getuser()
     except (OSError, KeyError):
-        return "somebody"
-
-
-def _messages(count: int) -> str:
-    return "1 message" if count == 1 else f"{count} messages"
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"

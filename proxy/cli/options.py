@@ -79,6 +79,11 @@ def fail(text: str) -> NoReturn:
     sys.exit(EX_FAILED)
 
 
+def messages(count: int) -> str:
+    """Return "1 message", "2 messages"."""
+    return "1 message" if count == 1 else f"{count} messages"
+
+
 def print_json(value: object) -> None:
     """Print `value` as JSON."""
     click.echo(json.dumps(value, indent=2))

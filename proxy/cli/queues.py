@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ import click
 
 from proxy.cli.acting import OUTCOMES, delete, retry
 from proxy.cli.entries import as_dict, duration_text, lines_of, size_text
-from proxy.cli.holding import flush, hold, holds, release, show_holds
+from proxy.cli.held import show_holds
+from proxy.cli.holding import flush, hold, holds, release
 from proxy.cli.host import Host, find_host
 from proxy.cli.letters import export
 from proxy.cli.options import (
@@ -19,11 +21,12 @@ from proxy.cli.options import (
     example,
     fail,
     json_option,
+    messages,
     print_json,
     printable,
     stream_option,
 )
-from proxy.cli.store import open_store
+from proxy.cli.store import check_stream, open_store
 
 if TYPE_CHECKING:
     from proxy.queue.inventory import State
@@ -59,7 +62,7 @@ def list_(
     states: tuple["State", ...],
     most: int,
 ) -> None:
-    """List what is kept: being sent, waiting, deferred with the reason, dead."""
+    """List what is kept: waiting, being sent, deferred with the reason, held, dead."""
     _show_all(find_host(config), stream, states or _STATES, most, as_json)
 
 
@@ -109,14 +112,21 @@ async def _list(
     from proxy.queue import inventory
 
     now = time.time()
-    count, octets, listed = 0, 0, []
+    counts: Counter[tuple[str, State]] = Counter()
+    octets, listed, cut = 0, [], False
     async with open_store(host) as redis:
+        await check_stream(host, redis, stream)
         if not as_json:
             await _show_pauses(redis, stream, now)
             await show_holds(redis, stream)
         streams = [stream] if stream else await inventory.known_streams(redis)
-        async for entry in inventory.entries(redis, streams, states, most=most):
-            count, octets = count + 1, octets + entry.size
+        one_more = None if most is None else most + 1
+        async for entry in inventory.entries(redis, streams, states, most=one_more):
+            if counts[entry.stream, entry.state] == most:
+                cut = True
+                continue
+            counts[entry.stream, entry.state] += 1
+            octets += entry.size
             if as_json:
                 listed.append(as_dict(entry))
             else:
@@ -124,7 +134,10 @@ async def _list(
     if as_json:
         print_json(listed)
     else:
-        click.echo(f"{count} messages, {size_text(octets)}" if count else "Nothing is kept.")
+        count = counts.total()
+        click.echo(f"{messages(count)}, {size_text(octets)}" if count else "Nothing is kept.")
+    if cut:
+        click.echo(f"franker: there are more than {most} of a kind; --most N lists more", err=True)
 
 
 async def _show_pauses(redis: Any, stream: str | None, now: float) -> None:

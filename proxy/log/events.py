@@ -119,6 +119,18 @@ def retried(message_id: str, /, *, by: str, stream: str, recipients: Addresses) 
     )
 
 
+def held(hold: str, /, *, by: str, mail: str, user: str, reason: str) -> None:
+    """A person (`by` "hand") had `mail`, in words, held from now on."""
+    fields: dict[str, Value] = {"by": by, "hold": words(hold), "mail": words(mail)}
+    emit("held", {**fields, "user": words(user), "reason": words(reason)})
+
+
+def released(hold: str, /, *, by: str, mail: str, user: str) -> None:
+    """A person (`by` "hand") let `mail`, in words, of a hold go."""
+    fields: dict[str, Value] = {"by": by, "hold": words(hold), "mail": words(mail)}
+    emit("released", {**fields, "user": words(user)})
+
+
 # The worker: what becomes of a message's recipients.
 
 
@@ -363,16 +375,25 @@ def store_durable() -> None:
     emit("store_durable", {})
 
 
-def store_restored(*, messages: int, before: str, held: bool) -> None:
-    """Redis is an older copy of the store that was seen at `before`: it came from a backup."""
+def store_restored(*, messages: int, before: str, hold: str, others: Sequence[str]) -> None:
+    """Redis is an older copy of the store that was seen at `before`: it came from a backup.
+
+    `hold` is the name of the hold on its mail, "" when it has none; `others` those that came back
+    with it.
+    """
+    but = f", except what these holds take, which came back too: {', '.join(others)}"
     text = (
         "Redis was restored from a backup. What it has of mail taken before that time may have been"
-        " sent already: it is held, new mail goes out. Look with `franker queue list`; then"
-        " `franker queue release restored` sends it, `franker queue delete` throws it away"
-        if held
+        f" sent already: it is held, new mail goes out{but if others else ''}. Look with"
+        f" `franker queue list`; then `franker queue release {hold}` sends it, `franker queue"
+        " delete` throws it away"
+        if hold
         else "Redis was restored from a backup; no mail waited in it"
     )
-    emit("store_restored", {"before": before, "messages": messages, "text": text})
+    emit(
+        "store_restored",
+        {"before": before, "messages": messages, "hold": hold, "text": words(text)},
+    )
 
 
 def journal_used(*, reason: str) -> None:

@@ -15,15 +15,17 @@ STATES: tuple[QueueState, ...] = get_args(QueueState)
 class Depth:
     """One stream's queue. `messages` are counts by state, one left out being 0.
 
-    `oldest_age` is the age in seconds of the oldest message that is neither sent nor dead;
+    `oldest_age` is the age in seconds of the oldest message neither sent, dead nor held;
     0 when there is none. Dead ones do not count: they wait for a person. `discarded` are the
-    recipients that a person deleted, ever.
+    recipients that a person deleted, ever. `unserved`: no such stream is configured (any more), and
+    no worker serves it.
     """
 
     stream: str
     messages: Mapping[QueueState, int]
     oldest_age: float
     discarded: int = 0
+    unserved: bool = False
 
 
 class QueueDepths(Collector):
@@ -59,7 +61,7 @@ class QueueDepths(Collector):
         )
         ages = GaugeMetricFamily(
             "franker_queue_oldest_message_age_seconds",
-            "Age of the oldest message that is neither sent nor dead; 0 when there is none.",
+            "Age of the oldest message neither sent, dead nor held; 0 when there is none.",
             labels=("stream",),
         )
         discarded = CounterMetricFamily(

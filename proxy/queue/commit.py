@@ -100,12 +100,23 @@ class GroupCommit:
             return str(self._trouble)
         journal, possible = self._diversion.journal, self._diversion.possible
         if journal is not None and journal.taking:
-            return str(refusal.journal_full()) if journal.full else ""
+            if not journal.full:
+                return ""
+            return "; ".join(filter(None, (self.obstacle, journal.why_full)))
         if self._watch.full and not (possible and self._watch.server_is_short):
             return str(refusal.full(self._watch.full))
         if possible and self._connected_once:
             return ""
         return "" if self._watch.durability is not None else str(refusal.away())
+
+    @property
+    def obstacle(self) -> str:
+        """What keeps mail in the journal from the queue, in plain words; "" for nothing."""
+        if self._watch.durability is None:
+            return str(refusal.away())
+        if self._trouble is not None:
+            return str(self._trouble)
+        return str(refusal.full(self._watch.full)) if self._watch.full else ""
 
     @property
     def journal(self) -> Journal | None:

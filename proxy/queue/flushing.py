@@ -30,16 +30,24 @@ async def flush(
 ) -> Flushed:
     """Make what `selection` takes of the deferred mail of `streams` due, and probe its routes.
 
+    Of a sender, a rule or an age only the routes of streams that have such mail.
+
     Raises:
         redis.exceptions.RedisError: Redis is away.
     """
     script = client.register_script(load("flush").text)
     due = asked = held = 0
+    concerned = set()
     async for stream, state, ids in met(client, streams, selection):
+        if ids:
+            concerned.add(stream)
         if state == "deferred":
             for bite in bites(ids, BITE):
                 counts: list[int] = await script(args=[keys.queue_name(stream), *bite])
                 due, asked, held = due + counts[0], asked + counts[1], held + counts[2]
-    concerned = [] if selection.stream is None else [selection.stream]
-    routes = int(await client.register_script(load("probe").text)(args=concerned))
+    if selection == Selection(selection.stream):  # its routes, also when nothing is deferred
+        concerned = set() if selection.stream is None else {selection.stream}
+    elif not concerned:
+        return Flushed(due, asked, held)
+    routes = int(await client.register_script(load("probe").text)(args=sorted(concerned)))
     return Flushed(due, asked, held, routes)

@@ -9,7 +9,7 @@ more. The functions raise redis.exceptions.RedisError when Redis is away.
 
 import asyncio
 import json
-import secrets
+import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +18,22 @@ import redis.asyncio
 
 from proxy.queue import keys
 from proxy.queue.connection import plain
+from proxy.queue.notes import hold_note
 from proxy.queue.scripts import load
-from proxy.queue.selection import Selection, selection_of, when
+from proxy.queue.selection import Selection, makes_sense, selection_of, when
 
 RESTORED = "restored"
-"""The name of the hold on mail of a store that is an older copy of itself."""
+"""The name of the hold on mail of a store that is an older copy of itself.
+
+A further copy has its own, with a number behind it, where the first one cannot be widened.
+"""
 
 MOST = 50
 """Holds at a time: each is looked at for each message while there is any."""
 
 _BITE = 200
-_STALE_S = 5.0
+_NAME = re.compile(r"(?!-)[a-z0-9._-]{1,40}")
+_RESTORED = re.compile(rf"{RESTORED}\d*")
 _STEP_S = 0.05
 
 
@@ -56,6 +61,11 @@ class Hold:
             found["except"] = [each.record() for each in self.released]
         return found
 
+    @property
+    def is_restored(self) -> bool:
+        """Whether it keeps the mail of an older copy of the store."""
+        return _RESTORED.fullmatch(self.name) is not None
+
     def takes_stream(self, stream: str) -> bool:
         """Tell whether it takes all mail of `stream`, so that none is claimed."""
         whole = self.selection.is_whole and self.selection.stream in (None, stream)
@@ -65,7 +75,7 @@ class Hold:
 
     def __str__(self) -> str:
         """Say in one line what is held, since when, by whom and why."""
-        but = "".join(f", but not {each}" for each in self.released)
+        but = "".join(f", except {str(each).removeprefix('all ')}" for each in self.released)
         why = f": {self.reason}" if self.reason else ""
         return f"{self.selection}{but}, since {when(self.since)} by {self.by or 'nobody'}{why}"
 
@@ -79,13 +89,14 @@ def holds_of(records: dict[bytes, bytes]) -> tuple[Hold, ...]:
     """Return the holds that stand, of all records as they are kept."""
     found = []
     for name, octets in records.items():
-        record = _readable(octets)
+        record = readable(octets)
         if record is not None and "returning" not in record:
             found.append(_hold_of(name.decode("utf-8", "replace"), record))
     return tuple(sorted(found, key=lambda hold: (hold.since, hold.name)))
 
 
-def _readable(octets: bytes) -> dict[str, Any] | None:
+def readable(octets: bytes) -> dict[str, Any] | None:
+    """Return a record as it is kept; None when it makes no sense."""
     try:
         record = json.loads(octets)
     except ValueError:
@@ -94,7 +105,8 @@ def _readable(octets: bytes) -> dict[str, Any] | None:
 
 
 def _hold_of(name: str, record: dict[str, Any]) -> Hold:
-    released = record.get("except") or ()
+    found = record.get("except")
+    released = found if isinstance(found, list) else []
     since = record.get("since")
     return Hold(
         name,
@@ -102,7 +114,7 @@ def _hold_of(name: str, record: dict[str, Any]) -> Hold:
         float(since) if isinstance(since, int | float) else 0.0,
         str(record.get("by", "")),
         str(record.get("reason", "")),
-        tuple(selection_of(each) for each in released if isinstance(each, dict)),
+        tuple(selection_of(each) for each in released if makes_sense(each)),
     )
 
 
@@ -113,8 +125,12 @@ async def hold(client: redis.asyncio.Redis, wanted: Hold) -> tuple[Hold, int]:
     begun to send, it gives back: see `kept_to`. A `name` of "" is chosen here.
 
     Raises:
-        HoldError: the name is taken, or there are too many.
+        HoldError: the name cannot be, or is taken, or there are too many.
     """
+    if wanted.name and not _NAME.fullmatch(wanted.name):
+        raise HoldError("a name is 1 to 40 of a-z, 0-9, '.', '_' and '-', and begins with no '-'")
+    if wanted.is_restored:
+        raise HoldError(f"the name {wanted.name!r} is kept for mail of a restored backup")
     while True:
         records = await plain(client).hgetall(keys.HOLDS)
         standing = holds_of(records)
@@ -132,93 +148,27 @@ async def hold(client: redis.asyncio.Redis, wanted: Hold) -> tuple[Hold, int]:
         )
         name = wanted.name or free
         made = Hold(name, wanted.selection, wanted.since, wanted.by, wanted.reason)
-        turn = await _write(client, records, {name: made.record()})
+        said = hold_note("held", name, str(made.selection), by=made.by, reason=made.reason)
+        turn = await write_holds(client, records, {name: made.record()}, [said])
         if turn:
             return made, turn
 
 
-async def _write(
+async def write_holds(
     client: redis.asyncio.Redis,
     records: dict[bytes, bytes],
     changes: dict[str, dict[str, Any] | None],
+    said: Sequence[str],
 ) -> int:
-    """Write records anew, None striking one off; return the turn, 0 when they changed meanwhile."""
-    words: list[str | bytes] = []
+    """Write records anew, None striking one off, and what the log shall say.
+
+    Returns the turn, 0 when they changed meanwhile.
+    """
+    words: list[str | bytes | int] = [len(said), *said]
     for name, record in changes.items():
         anew = "" if record is None else json.dumps(record, separators=(",", ":"))
         words += [name, records.get(name.encode(), b""), anew]
     return int(await client.register_script(load("hold").text)(args=words))
-
-
-async def release(
-    client: redis.asyncio.Redis,
-    now: float,
-    *,
-    names: Sequence[str] = (),
-    selection: Selection | None = None,
-) -> tuple[tuple[str, ...], int]:
-    """Hold no longer what `selection` takes (None: all), of the holds of `names`, or of all.
-
-    Returns the names of holds that ended or take less now, and how many messages came back. `now`
-    is in seconds since 1970.
-
-    Raises:
-        HoldError: no hold is of one of the names.
-    """
-    selection = selection or Selection()
-    mark = f"release-{secrets.token_hex(4)}"
-    while True:
-        records = await plain(client).hgetall(keys.HOLDS)
-        standing = {each.name: each for each in holds_of(records)}
-        if unknown := [name for name in names if name not in standing]:
-            raise HoldError(f"there is no hold {unknown[0]!r}")
-        changes: dict[str, dict[str, Any] | None] = {}
-        for name, each in standing.items():
-            if (names and name not in names) or selection.is_apart_from(each.selection):
-                continue
-            if selection.takes_all_of(each.selection):
-                changes[name] = None
-            elif selection not in each.released:
-                released = (*each.released, selection)
-                changes[name] = Hold(
-                    name, each.selection, each.since, each.by, each.reason, released
-                ).record()
-        stream = {} if selection.stream is None else {"stream": selection.stream}
-        if await _write(client, records, changes | {mark: {"returning": now, **stream}}):
-            break
-    back = await _return_all(client, [selection.stream] if selection.stream else None)
-    await plain(client).hdel(keys.HOLDS, mark)
-    return tuple(changes), back
-
-
-async def finish_releases(client: redis.asyncio.Redis, now: float) -> int:
-    """Put back what a release left that came to no end; return how many messages came back."""
-    back = 0
-    for name, octets in (await plain(client).hgetall(keys.HOLDS)).items():
-        record = _readable(octets)
-        # In the future: a clock was set back.
-        if record is None or 0 <= now - float(record.get("returning", now)) < _STALE_S:
-            continue
-        stream = record.get("stream")
-        back += await _return_all(client, [stream] if stream else None)
-        await plain(client).hdel(keys.HOLDS, name)
-    return back
-
-
-async def _return_all(client: redis.asyncio.Redis, streams: Sequence[str] | None) -> int:
-    if streams is None:
-        names = await plain(client).smembers(keys.QUEUES)
-        streams = [each for name in names if (each := keys.stream_of(name.decode()))]
-    script = client.register_script(load("unhold").text)
-    back = 0
-    for stream in streams:
-        last: bytes = b""
-        while True:
-            came, last = await script(args=[keys.queue_name(stream), last, _BITE])
-            back += came
-            if not last:
-                break
-    return back
 
 
 async def kept_to(client: redis.asyncio.Redis, turn: int, patience: float) -> tuple[str, ...]:

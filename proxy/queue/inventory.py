@@ -42,7 +42,7 @@ class Entry:
 async def known_streams(redis: redis.asyncio.Redis) -> tuple[str, ...]:
     """Return the streams that have, or had, mail: those of the configuration may be fewer."""
     names: set[bytes] = await plain(redis).smembers(keys.QUEUES)
-    streams = (keys.stream_of(name.decode()) for name in names)
+    streams = (keys.stream_of(name.decode("utf-8", "replace")) for name in names)
     return tuple(sorted(stream for stream in streams if stream))
 
 

@@ -54,6 +54,11 @@ def deferred_key(stream: str) -> str:
     return f"franker:deferred:{stream}"
 
 
+def workers_key(stream: str) -> str:
+    """Return the set of RQ's names of the workers that serve `stream`."""
+    return f"rq:workers:{QUEUE_PREFIX}{stream}"
+
+
 def fence_key(incarnation: str) -> str:
     """Return the hash that records a committing process's last batch (see commit.lua)."""
     return f"franker:commit:{incarnation}"

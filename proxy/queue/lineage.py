@@ -9,18 +9,20 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from proxy.log import events
 from proxy.queue.connection import end_if_cancelled
 from proxy.queue.holds import RESTORED
 from proxy.queue.marks import Mark, Marks
+from proxy.queue.refusal import before_running
 from proxy.queue.scripts import load
 from proxy.queue.selection import when
 
@@ -35,7 +37,7 @@ WRITE_EVERY_S = 5.0
 
 _REASON = (
     "Redis was restored from a backup; what is in it may have been sent since. Look with `franker"
-    " queue list --state held`; then `franker queue release restored`, or delete what was sent"
+    " queue list --state held`; then `franker queue release NAME`, or delete what was sent"
 )
 
 
@@ -70,6 +72,8 @@ class Lineage:
         self._move_at = 0.0
         self.looked = False
         """Whether Redis was ever asked: before that nothing of it may be sent."""
+        self.fault = ""
+        """Why it could not be looked though Redis answers: a defect; "" when all is well."""
 
     @property
     def floor(self) -> tuple[str, int]:
@@ -100,24 +104,30 @@ class Lineage:
         fresh = secrets.token_hex(8)
         moves = time.monotonic() >= self._move_at  # each move is a write for Redis's disk
         words: list[str | int] = [json.dumps(known), fresh, RESTORED, json.dumps(hold), int(moves)]
-        word, store, tick, turn, mail = await script(args=words)
+        word, store, tick, turn, mail, name, others = await script(args=words)
         if moves:
             self._move_at = time.monotonic() + self._moves_every
         found: Word = word.decode()
         previous, self._store = self._store, store.decode()
         if found in ("restored", "empty") or self._store != previous:
             self._marks.forget_fresh()
-            self._tell(found, previous, int(mail))
+            self._tell(
+                found,
+                previous,
+                int(mail),
+                name.decode(),
+                [each.decode("utf-8", "replace") for each in others],
+            )
         self.looked = True
         self._marks.seen(self._store, Mark(int(tick), time.time()), time.monotonic())
         return Look(found, int(turn))
 
-    def _tell(self, word: Word, previous: str, mail: int) -> None:
+    def _tell(self, word: Word, previous: str, mail: int, hold: str, others: Sequence[str]) -> None:
         mark = self._marks.known.get(self._store) or max(
             self._marks.known.values(), key=lambda one: one.time, default=Mark(0, 0.0)
         )
         if word == "restored":
-            events.store_restored(messages=mail, before=when(mark.time), held=mail > 0)
+            events.store_restored(messages=mail, before=when(mark.time), hold=hold, others=others)
         elif word == "empty":
             events.notice(
                 "Redis is empty and new: what was in it when it was last seen, at"
@@ -125,6 +135,26 @@ class Lineage:
             )
         elif word == "other" and previous:
             events.notice("Redis is another store than before; mail is taken and sent as always")
+
+    @contextmanager
+    def passing_over(self) -> Iterator[None]:
+        """Pass over a Redis that is away; say once what is a fault of ours, or of its content."""
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            # That Redis is away is said by those who cannot do without.
+            if isinstance(error, ResponseError) and not before_running(error):
+                self._blame(error)
+        except Exception as error:  # nobody else would notice that this ended
+            self._blame(error)
+        else:
+            self.fault = ""
+
+    def _blame(self, error: Exception) -> None:
+        fault = f"it cannot be told what is held: {error}"
+        if fault != self.fault:
+            events.defect("look at the store", error=error)
+        self.fault = fault
 
     async def write(self, *, now: bool = False) -> None:
         """Bring to disk what counts: each few seconds, or `now`."""
@@ -145,14 +175,10 @@ class Lineage:
         """Look, and hand each look to `heard`, until cancelled; then write once more."""
         try:
             while True:
-                try:
+                with self.passing_over():
                     look = await self.look()
                     if heard is not None:
                         await heard(look)
-                except (RedisError, OSError):
-                    pass  # said by those who cannot do without
-                except Exception as error:  # nobody else would notice that this ended
-                    events.defect("look at the store", error=error)
                 await self.write()
                 end_if_cancelled()
                 await asyncio.sleep(every)

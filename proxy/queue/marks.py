@@ -91,7 +91,8 @@ class Marks:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = self._path.with_suffix(f".{os.getpid()}")
         try:
-            with new.open("w", encoding="ascii") as file:
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

@@ -37,6 +37,13 @@ def note(
     )
 
 
+def hold_note(
+    what: Literal["held", "released"], hold: str, mail: str, *, by: str, reason: str = ""
+) -> str:
+    """Return the note of a hold that was made, or of what was let go of it: `mail`, in words."""
+    return json.dumps({"what": what, "hold": hold, "mail": mail, "user": by, "reason": reason})
+
+
 async def log_by_hand(redis: redis.asyncio.Redis, *, every: float = FETCH_EVERY_S) -> None:
     """Write into the log what commands do, until cancelled. What is noted meanwhile waits."""
     while True:
@@ -51,6 +58,13 @@ async def log_by_hand(redis: redis.asyncio.Redis, *, every: float = FETCH_EVERY_
 def _write(octets: bytes) -> None:
     try:
         said = json.loads(octets)
+        if said["what"] in ("held", "released"):
+            hold, mail, user = str(said["hold"]), str(said["mail"]), str(said["user"])
+            if said["what"] == "held":
+                events.held(hold, by="hand", mail=mail, user=user, reason=str(said["reason"]))
+            else:
+                events.released(hold, by="hand", mail=mail, user=user)
+            return
         job_id, stream, to = said["id"], said["stream"], list(said["to"])
         if said["what"] == "retried":
             events.retried(job_id, by="hand", stream=stream, recipients=to)

@@ -56,7 +56,7 @@ def not_durable(why: str) -> NotKept:
 
 def journal_full() -> NotKept:
     """Redis is away or full, and so is the journal."""
-    return NotKept("full", "the mail store is away and its journal is full")
+    return NotKept("full", "the mail store takes no mail and its journal is full")
 
 
 def journal_failed() -> NotKept:

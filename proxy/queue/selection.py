@@ -58,6 +58,15 @@ class Selection:
         return " ".join(words)
 
 
+def makes_sense(record: object) -> bool:
+    """Tell whether `selection_of` leaves nothing out of a record."""
+    if not isinstance(record, dict):
+        return False
+    texts = all(isinstance(record.get(name, ""), str) for name in ("stream", "sender", "rule"))
+    before = record.get("before", 0.0)
+    return texts and isinstance(before, int | float) and not isinstance(before, bool)
+
+
 def selection_of(record: dict[str, Any]) -> Selection:
     """Return what a record selects; what makes no sense in it is left out."""
 

@@ -142,6 +142,11 @@ class Claims:
         """Whether the last call of each kind to Redis was answered."""
         return self._weather.fine
 
+    @property
+    def store_fault(self) -> str:
+        """Why it cannot be told what is held, so that little or nothing is sent; "" else."""
+        return self._keeping.fault
+
     async def start(self) -> None:
         """Register with Redis, waiting for it as long as it takes, and begin to beat."""
         await self._register(self._me)

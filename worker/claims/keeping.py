@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from proxy.queue.holds import finish_releases
 from proxy.queue.lineage import Lineage, Look
+from proxy.queue.releases import finish_releases
 from worker.claims.identity import Registration
 from worker.claims.liveness import BEAT_S
 from worker.claims.scripts import KEEP_TO
@@ -56,14 +55,19 @@ class Keeping:
         """
         return self._lineage.floor if self._lineage.looked else None
 
+    @property
+    def fault(self) -> str:
+        """Why nothing is known of the holds though Redis answers; "" when all is well."""
+        return self._lineage.fault
+
     async def look(self) -> None:
         """Look once; a Redis that is away is passed over."""
-        with contextlib.suppress(RedisError, OSError):
+        with self._lineage.passing_over():
             await self._heard(await self._lineage.look())
 
     async def settle_lineage(self) -> None:
         """Find out what became of a store that is not what it was."""
-        with contextlib.suppress(RedisError, OSError):
+        with self._lineage.passing_over():
             await self._lineage.look()
             self._wake()
 

@@ -62,6 +62,11 @@ class Journal:
         return writer is not None and not writer.broken and writer.room <= 0
 
     @property
+    def why_full(self) -> str:
+        """What leaves no room in the journal, for an operator."""
+        return self._folder.why_full(self._own.file) if self._own is not None else ""
+
+    @property
     def messages(self) -> int:
         """Messages on disk here and not in Redis yet."""
         own = self._own.messages if self._own is not None else 0

@@ -1,7 +1,7 @@
 -- Words about holds, shared by all scripts that ask for them.
 -- HOLDS: hash of name -> {stream, sender, rule, before: what it selects, each left out where it does
 -- not matter; except: list of such selections that it lets go; since, by, reason}; or a release that is
--- under way: {stream, returning: since when}. Nobody claims of its streams, so that the order stays.
+-- under way: {stream, returning: since when, names of the holds}. Nobody claims of its streams, so that the order stays.
 
 -- Whether `value` fits a pattern in which * stands for any run of characters; in linear time.
 local function fits(pattern, value)
@@ -36,20 +36,45 @@ local function selects(selection, stream, mail)
     or fits(selection.sender, string.lower(mail.f or ''))
 end
 
+-- Leaves out of a selection what makes no sense; says whether there was any.
+local function sift(selection)
+  local odd = false
+  for _, field in ipairs({'stream', 'sender', 'rule'}) do
+    if selection[field] ~= nil and type(selection[field]) ~= 'string' then
+      selection[field], odd = nil, true
+    end
+  end
+  if selection.before ~= nil and type(selection.before) ~= 'number' then
+    selection.before, odd = nil, true
+  end
+  return odd
+end
+
+-- Makes sense of any record: where it makes none, more is held, and less is let go.
+local function sifted(hold)
+  sift(hold)
+  local except = {}
+  for _, selection in pairs(type(hold.except) == 'table' and hold.except or {}) do
+    if type(selection) == 'table' and not sift(selection) then except[#except + 1] = selection end
+  end
+  hold.except = except
+  return hold
+end
+
 -- The holds that stand, as a list with their names, and the streams whose mail is being put back, as
 -- keys ('' for all); nil in place of each when there is none.
 local function standing_holds()
   local flat, holds, returning = redis.call('HGETALL', HOLDS), nil, nil
   for index = 1, #flat, 2 do
     local fine, hold = pcall(cjson.decode, flat[index + 1])
-    if fine and type(hold) == 'table' then
+    if fine and string.find(flat[index + 1], '^%s*{') then -- no list, which Lua cannot tell from it
       hold.name = flat[index]
       if hold.returning then
         returning = returning or {}
-        returning[hold.stream or ''] = true
+        returning[type(hold.stream) == 'string' and hold.stream or ''] = true
       else
         holds = holds or {}
-        holds[#holds + 1] = hold
+        holds[#holds + 1] = sifted(hold)
       end
     end
   end

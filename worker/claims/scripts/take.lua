@@ -18,7 +18,7 @@ if ARGV[5] ~= '' then
 end
 local restored = {}
 for _, hold in ipairs(standing_holds() or {}) do
-  if hold.name == RESTORED then restored[1] = hold end
+  if string.match(hold.name, '^' .. RESTORED .. '%d*$') then restored[#restored + 1] = hold end
 end
 local reply = {'claimed'}
 if number <= last then return reply end -- what was claimed under it comes with the next claim
