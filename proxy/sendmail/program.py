@@ -45,8 +45,8 @@ Options of other mail systems (-o..., -A, -C, -c, -e, -G, -h, -L, -m, -O, -p, -s
 taken and mean nothing.
 
 Exit codes: 0 kept; 64 wrong usage; 65 no message can be this large; 66 the message cannot be read;
-69 not allowed, or no proxy (mailq, -bs); 70 not kept, by a defect of Franker's; 75 neither the proxy
-nor the drop folder could take it; 130 interrupted: it may have been kept or not.
+69 not allowed, or no proxy (mailq, -bs); 70 not kept, by a defect of Franker's; 75 neither the
+proxy nor the drop folder could take it; 130 interrupted: it may have been kept or not.
 
 The drop folder is $FRANKER_DROP__FOLDER, else what /etc/franker/franker.toml says, else
 /var/spool/franker/drop.
