@@ -24,7 +24,7 @@ BASE = "franker-test/base"
 BUILD_BASE = "franker-test/build-base"
 IMAGE = "franker-test/franker"
 WATCHER = "franker-test/prometheus"
-_PYTHON = "3.11"  # Debian 12's
+_PYTHON = {"bookworm": "3.11", "trixie": "3.13"}
 _WAYS = (
     ("overlay2",),
     ("vfs",),
@@ -144,12 +144,12 @@ class Engine:
         found: dict[str, Any] = json.loads(self.docker("inspect", container))[0]
         return found
 
-    def build_image(self) -> None:
-        """Build the image of this tree on a Debian of our own."""
-        self.docker("import", _plain_debian(), BASE)
+    def build_image(self, suite: str) -> None:
+        """Build the image of this tree on a Debian `suite` of our own."""
+        self.docker("import", _plain_debian(suite), BASE)
         with tempfile.TemporaryDirectory(prefix="franker-image-") as work:
             context = Path(work)
-            _fetch_wheels(context / "wheels")
+            _fetch_wheels(context / "wheels", _PYTHON[suite])
             (context / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
             lines = [f"FROM {BASE}", "COPY wheels /wheels", "COPY pip.conf /etc/pip.conf"]
             (context / "Dockerfile").write_text("\n".join(lines))
@@ -177,9 +177,9 @@ def _checked(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def _plain_debian() -> Path:
-    """Return a tar file of a Debian 12 with nothing in it; made at the first call."""
-    file = debian.CACHE / "plain.tar"
+def _plain_debian(suite: str) -> Path:
+    """Return a tar file of a Debian with nothing in it; made at the first call."""
+    file = debian.CACHE / f"{suite}.tar"
     if file.exists():
         return file
     debian.CACHE.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def _plain_debian() -> Path:
         keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
         trust = [f"--keyring={keyring}"] if keyring.exists() else []
         command = ["debootstrap", "--variant=minbase", "--include=ca-certificates", *trust]
-        debian.run(*command, "bookworm", root, debian.mirror())
+        debian.run(*command, suite, root, debian.mirror())
         for file_of_host in debian.apt_ways():
             shutil.copy(file_of_host, root / "etc/apt/apt.conf.d")
         part = Path(work, "plain.tar")
@@ -199,14 +199,14 @@ def _plain_debian() -> Path:
     return file
 
 
-def _fetch_wheels(folder: Path) -> None:
-    """Fetch what pip needs to install this tree, for Debian's Python."""
+def _fetch_wheels(folder: Path, python: str) -> None:
+    """Fetch what pip needs to install this tree on that version of Python."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["sandbox"]]
     wanted += ["setuptools>=77", "wheel"]
-    wanted += ["async-timeout>=4"]  # only Python before 3.11.3 needs it, as Debian's is
+    wanted += ["async-timeout>=4"]  # only Python before 3.11.3 needs it, as Debian 12's is
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
-    debian.run(*pip, f"--python-version={_PYTHON}", "--dest", folder, *wanted)
+    debian.run(*pip, f"--python-version={python}", "--dest", folder, *wanted)
 
 
 @contextlib.contextmanager

@@ -161,7 +161,7 @@ def run(*command: str | Path) -> None:
     """Run `command`; fail with what it said when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = f"{done.stdout}\n{done.stderr}"[-4000:]
+        said = f"{done.stderr[-2000:]}\n{done.stdout[-8000:]}"
         raise AssertionError(f"{' '.join(map(str, command))}: exit {done.returncode}\n{said}")
 
 

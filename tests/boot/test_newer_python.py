@@ -18,7 +18,7 @@ cd /srv/franker
 python3 -m venv .venv
 .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 .venv/bin/python -m pip install --quiet --editable '.[all]' --group dev
-.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --tb=short
 """
 
 
