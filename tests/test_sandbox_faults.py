@@ -88,7 +88,10 @@ def test_hidden_extensions_are_those_of_the_port() -> None:
         ({"at": "mail", "do": "refuse"}, "goes with at = 'connect'"),
         ({"at": "connect", "do": "refuse", "times": 1}, "no skip, no times"),
         ({"at": "ehlo", "do": "hide"}, "names the extension"),
-        ({"at": "starttls", "do": "certificate", "what": "ugly"}, "ending, expired, name or untrusted"),
+        (
+            {"at": "starttls", "do": "certificate", "what": "ugly"},
+            "ending, expired, name or untrusted",
+        ),
         ({"at": "tls", "reply": "451 no"}, "drop, reset or hang"),
     ],
 )

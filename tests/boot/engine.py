@@ -150,7 +150,7 @@ class Engine:
         with tempfile.TemporaryDirectory(prefix="franker-image-") as work:
             context = Path(work)
             _fetch_wheels(context / "wheels", _PYTHON[suite])
-            (context / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
+            (context / "pip.conf").write_text("[global]\nno-index = true\nfind_links = /wheels\n")
             lines = [f"FROM {BASE}", "COPY wheels /wheels", "COPY pip.conf /etc/pip.conf"]
             (context / "Dockerfile").write_text("\n".join(lines))
             self.docker("build", "--quiet", "--tag", BUILD_BASE, context)
