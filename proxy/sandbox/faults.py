@@ -117,8 +117,8 @@ class Fault:
             self.at != "starttls" or not self.what or self.what not in get_args(Flaw)
         ):
             raise FaultError(
-                "do = 'certificate' goes with at = 'starttls' and "
-                "what = ending, expired, name or untrusted"
+                "do = 'certificate' goes with at = 'starttls'"
+                " and what = ending, expired, name or untrusted"
             )
         if self.at == "tls" and self.do not in ("drop", "reset", "hang"):
             raise FaultError("at = 'tls' goes with drop, reset or hang")

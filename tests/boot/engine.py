@@ -150,8 +150,8 @@ class Engine:
         with tempfile.TemporaryDirectory(prefix="franker-image-") as work:
             context = Path(work)
             _fetch_wheels(context / "wheels", _PYTHON[suite])
-            pip = "ENV PIP_NO_INDEX=true PIP_FIND_LINKS=/wheels"
-            lines = [f"FROM {BASE}", "COPY wheels /wheels", pip]
+            (context / "pip.conf").write_text("[global]\nno-index = true\nfind_links = /wheels\n")
+            lines = [f"FROM {BASE}", "COPY wheels /wheels", "COPY pip.conf /etc/pip.conf"]
             (context / "Dockerfile").write_text("\n".join(lines))
             self.docker("build", "--quiet", "--tag", BUILD_BASE, context)
         bases = [f"--build-arg=BASE={BASE}", f"--build-arg=BUILD_BASE={BUILD_BASE}"]
