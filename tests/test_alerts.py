@@ -192,6 +192,12 @@ def test_a_hold_is_told_when_it_has_stood_for_long_and_a_restored_store_at_once(
         "Redis was restored from a backup: all mail taken before 1970-01-01 00:13:20 UTC is held"
     )
     assert "franker queue release NAME" in found[1].advice
+    assert (
+        "New mail goes out as always, except what holds take that came back with the backup: fresh,"
+        " mail of stream a; old, all mail by rule pay. "
+    ) in found[1].advice
+    [alone] = of_proxy.held([restored], now=1000.0, after=200.0)
+    assert "New mail goes out as always. " in alone.advice
 
 
 # -- the command ---------------------------------------------------------------------------------

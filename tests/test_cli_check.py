@@ -11,6 +11,7 @@ import pytest
 from proxy.queue import keys
 from proxy.sandbox.account import TOKEN
 from tests.support.far_end import BackgroundFarEnd, background_far_end
+from tests.support.mail_queue import put
 from tests.support.processes import Installation
 from tests.support.redis_server import RedisServer
 
@@ -93,6 +94,20 @@ def test_mail_of_a_stream_that_is_gone_fails_held_or_not_and_dead_letters_are_no
     assert buried["state"] == "note"
     assert "1 dead letter is kept" in buried["detail"]
     assert states(findings, "stream elsewhere") == ["note"]
+
+
+def test_what_is_held_is_noted_with_its_number_and_does_not_fail(
+    here: Installation, redis_server: RedisServer
+) -> None:
+    client = redis_server.client()
+    put(client, 2)
+    client.hset(keys.HOLDS, "mine", '{"stream": "outbound", "since": 0, "by": "me"}')
+    code, findings = check(here)
+    assert code == 0, findings
+    [held] = of(findings, "hold mine")
+    assert (held["state"], held["where"]) == ("note", "queue")
+    assert held["detail"].startswith("mail of stream outbound, since 1970")
+    assert held["detail"].endswith("by me; 2 messages")
 
 
 def test_one_port_that_is_closed_is_noted_and_does_not_fail(

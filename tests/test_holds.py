@@ -654,3 +654,18 @@ async def test_the_log_says_who_holds_and_releases_what(
         'released by=hand hold=mine mail="all mail by rule payroll" user=you',
         'released by=hand hold=mine mail="mail of stream outbound" user=you',
     ]
+
+
+async def test_flush_of_some_mail_probes_only_the_routes_of_streams_that_have_it(
+    queue: redis.Redis, store: redis.asyncio.Redis
+) -> None:
+    put(queue, mail=PAYROLL)
+    for name in ("outbound", "broadcasts"):
+        queue.hset(keys.ROUTES, name, json.dumps({"streams": [name], "probe_at": 9e9}))
+    streams = ("outbound", "broadcasts")
+    done = await flushing.flush(store, streams, Selection(sender="nobody@*"))
+    assert done == flushing.Flushed()
+    done = await flushing.flush(store, streams, Selection(sender="payroll@*"))
+    assert done == flushing.Flushed(routes=1)
+    assert json.loads(queue.hget(keys.ROUTES, "broadcasts") or b"")["probe_at"] == 9e9
+    assert (await flushing.flush(store, streams, Selection())).routes == 2
