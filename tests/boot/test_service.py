@@ -52,6 +52,22 @@ def test_a_rule_by_local_user_sees_the_user_through_the_sandboxing(installed: Si
     assert not installed.arrived("by root").tag
 
 
+def test_a_reload_of_the_target_reaches_the_proxy_and_the_worker(installed: Site) -> None:
+    machine = installed.machine
+    main = "systemctl show --property=MainPID --value franker-proxy franker-worker@1"
+    before = machine.tell(main)
+    rule = '[[rules]]\\nname = "anew"\\nsender = ["anew@*"]\\ntag = "reloaded"\\n'
+    machine.run(f"printf '{rule}' >> /etc/franker/franker.toml && systemctl reload franker.target")
+    for unit, process in (("franker-proxy", "proxy"), ("franker-worker@1", "worker")):
+        log = f"journalctl --unit {unit} --no-pager --output cat"
+        machine.until(f"{log} | grep -q 'reloaded process={process} .*changed=.*rules'")
+    machine.until("systemctl is-active franker-proxy franker-worker@1")
+    message = r"Subject: by the new rule\n\nx\n"
+    machine.run(f"printf '{message}' | /usr/sbin/sendmail -f anew@example.com a@example.net")
+    assert installed.arrived("by the new rule").tag == "reloaded"
+    assert machine.tell(main) == before
+
+
 def test_check_run_by_root_finds_the_token_that_the_services_were_given(installed: Site) -> None:
     said = installed.machine.run("franker check", check=False).stdout
     assert "login by credential secret_postmark accepted" in said
