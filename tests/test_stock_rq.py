@@ -29,8 +29,8 @@ from rq.worker import BaseWorker
 from proxy.config import Settings
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
-from proxy.queue.holds import release
 from proxy.queue.job import decode_envelope
+from proxy.queue.releases import release
 from tests.support.mail_queue import (
     claim_all,
     claims_on,
@@ -178,7 +178,7 @@ async def test_a_held_message_survives_what_stock_tools_do(redis_server: RedisSe
         fetched.delete()  # as rq-dashboard does
         client.delete(keys.HOLDS)
         store = open_redis(Settings(), redis_server.data_dir, timeout=5)
-        assert (await release(store, time.time()))[1] == 1
+        assert (await release(store, time.time())).back == 1
         await store.aclose()
         assert [each.id for each in await claim_all(claims, 1)] == ids[1:]
 
@@ -468,7 +468,7 @@ async def test_our_keys_and_fields_are_a_stock_workers_or_documented_as_ours(
     ours, theirs = seen["ours rq:job:<0>"], seen["stock rq:job:<0>"]
     assert ours - theirs == {"body", "claim", "envelope", "retries_left", "retry_intervals"}
     ours, theirs = seen["ours rq:worker:<2>"], seen["stock rq:worker:<2>"]
-    assert ours - theirs == {"successful_job_count", "failed_job_count"}
+    assert ours - theirs == {"successful_job_count", "failed_job_count", "franker"}
     assert theirs - ours <= {"current_job", "current_job_working_time"}
 
 
