@@ -308,7 +308,7 @@ async def test_of_many_processes_that_see_a_trouble_one_says_it(
         await one.look_once()
     assert heard.lines == [
         "Franker on h: mail of outbound does not leave",
-        "Franker on h: over after 0 s: mail of outbound does not leave",
+        "Franker on h: over after 0 s; it was: mail of outbound does not leave",
     ]
 
 

@@ -150,4 +150,4 @@ async def test_a_step_of_a_year_neither_loses_nor_expires_nor_strands_nor_repeat
     assert letters == 1
     assert site.said("worker_reaped") == 0
     assert site.said("defect") == 0
-    assert not re.search(r"taken for dead", site.programs["worker"].log)
+    assert not re.search(r"taken for dead|no longer knows", site.programs["worker"].log)

@@ -231,12 +231,13 @@ async def test_mail_held_by_hand_dies_when_its_time_is_over(
     assert owner_is_to_be_told(queue)
 
 
+@pytest.mark.parametrize("name", [holds.RESTORED, f"{holds.RESTORED}2"])
 async def test_what_a_backup_brought_back_is_no_dead_letter_before_a_person_has_seen_it(
-    queue: redis.Redis, far_end: FarEnd, data_dir: Path
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path, name: str
 ) -> None:
     old = put(queue, 2, mail=otp(-1.0))
     store = open_redis(Settings(), data_dir, timeout=5)
-    made = Hold(holds.RESTORED, Selection(before=time.time()), time.time(), "Franker")
+    made = Hold(name, Selection(before=time.time()), time.time(), "Franker")
     # As the look that finds the backup writes it: by hand there is no such hold.
     queue.hset(keys.HOLDS, made.name, json.dumps(made.record()))
     # New mail is held by hand, so that it dies by the same look over what waits.
@@ -246,7 +247,7 @@ async def test_what_a_backup_brought_back_is_no_dead_letter_before_a_person_has_
         await wait_until(lambda: dead(queue))
         assert dead(queue) == [f"{fresh}-1"]
         await wait_until(lambda: not started(queue))
-        await releases.release(store, time.time(), names=(holds.RESTORED,))
+        await releases.release(store, time.time(), names=(name,))
         await wait_until(lambda: len(dead(queue)) == 3)
     await store.aclose()
     assert {letter[:-2] for letter in dead(queue)} == {*old, fresh}

@@ -353,8 +353,7 @@ class Claims:
             if self._me is not lost:
                 return
             events.notice(
-                f"worker {lost.name} was taken for dead; its {len(self._claimed)} messages are"
-                " with the others, it goes on under a new name"
+                f"{_farewell(lost.name, len(self._claimed))}, it goes on under a new name"
             )
             self._claimed.clear()
             self._pulse.forget()
@@ -386,6 +385,14 @@ class Claims:
         for claimed in list(self._claimed):
             if job_id in (None, claimed):
                 self.on_stop_job(claimed)
+
+
+def _farewell(name: str, claimed: int) -> str:
+    # With nothing claimed nothing was taken: mostly Redis is a new one, or came out of a backup.
+    if not claimed:
+        return f"Redis no longer knows worker {name}; it had no mail in hand"
+    theirs = "1 message is" if claimed == 1 else f"{claimed} messages are"
+    return f"worker {name} was taken for dead; its {theirs} with the others"
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -11,6 +11,9 @@ from proxy.queue.job import rq_date
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
+OURS = "franker"
+"""A field that no stock worker has: ours is told by it also when Redis no longer knows it."""
+
 
 @dataclass(slots=True)
 class Registration:
@@ -35,7 +38,7 @@ def new_registration(number: int, queues: Sequence[str]) -> Registration:
     """Return a fresh registration for worker `number` of this host, on RQ's `queues`."""
     incarnation = "".join(_ALPHABET[octet % 36] for octet in os.urandom(12))
     name = f"{socket.gethostname()}.{number}.{incarnation}"
-    return Registration(incarnation, name, _rq_fields(queues))
+    return Registration(incarnation, name, _rq_fields(queues) | {OURS: incarnation})
 
 
 def _rq_fields(queues: Sequence[str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from redis.exceptions import NoScriptError
 from proxy.queue import keys
 from proxy.queue.holds import RESTORED
 from proxy.queue.scripts import holding
+from worker.claims.identity import OURS
 
 _NAMES = {
     "QUEUE": keys.queue_key(""),
@@ -43,6 +44,7 @@ _NAMES = {
     "ROUTES": keys.ROUTES,
     "REFUSALS": keys.REFUSALS,
     "APIS": keys.APIS,
+    "OURS": OURS,
 }
 
 
