@@ -27,8 +27,6 @@ from proxy.log.events import (
     notice,
     refused,
     released,
-    reload_refused,
-    reloaded,
     retried,
     returned,
     route_paused,
@@ -47,6 +45,7 @@ from proxy.log.events import (
     unknown,
     worker_reaped,
 )
+from proxy.log.reloads import reload_refused, reloaded
 from proxy.log.writer import conceal, setup
 
 __all__ = [

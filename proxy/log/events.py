@@ -319,23 +319,6 @@ def stopping(process: str, *, detail: str) -> None:
     emit("stopping", {"process": process, "detail": words(detail)})
 
 
-def reloaded(
-    process: str, *, config: str, changed: Sequence[str], needs_restart: Sequence[str]
-) -> None:
-    """The configuration was read again; `changed` keys hold, others wait for a restart."""
-    fields: dict[str, Value] = {"process": process, "config": config}
-    fields["changed"] = ",".join(changed) or "-"
-    if needs_restart:
-        fields["needs_restart"] = ",".join(needs_restart)
-    emit("reloaded", fields)
-
-
-def reload_refused(process: str, *, config: str, faults: Sequence[str]) -> None:
-    """The configuration was read again and cannot be used: nothing of it holds."""
-    text = "the old configuration stays: " + "; ".join(faults)
-    emit("reload_refused", {"process": process, "config": config, "detail": words(text)})
-
-
 def notice(text: str) -> None:
     """Something a person should know, but that stops nothing."""
     emit("notice", {"text": words(text)})
