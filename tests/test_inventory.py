@@ -241,14 +241,23 @@ async def test_what_is_being_sent_is_neither_retried_nor_deleted(
     assert queue.ids() == []
 
 
-async def _logged(store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]) -> list[str]:
-    """Return what a proxy logs of what commands have done."""
+async def _logged(
+    store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str], count: int
+) -> list[str]:
+    """Return what a proxy logs of what commands have done: `count` lines, or more."""
     capfd.readouterr()
+    said: list[str] = []
+
+    async def all_is_said() -> bool:
+        # Fetched is not written yet: who ends the reader in between loses the line.
+        said.extend(capfd.readouterr().err.splitlines())
+        return len(said) >= count and await _absent(store)
+
     reader = asyncio.create_task(log_by_hand(store, every=0.01))
-    await wait_until(lambda: _absent(store), what="all notes are fetched")
+    await wait_until(all_is_said, what="all notes are fetched, and logged")
     reader.cancel()
     await asyncio.wait([reader])
-    return capfd.readouterr().err.splitlines()
+    return said + capfd.readouterr().err.splitlines()
 
 
 async def _absent(store: redis.asyncio.Redis) -> bool:
@@ -260,7 +269,7 @@ async def test_what_is_retried_by_hand_is_in_the_proxys_log(
 ):
     again = queue.dead()
     await by_command.retry(store, [again, "nothing"], now=NOW)
-    (line,) = await _logged(store, capfd)
+    (line,) = await _logged(store, capfd, 1)
     assert f" retried id={again} by=hand stream=outbound to=" in line
 
 
@@ -269,7 +278,7 @@ async def test_a_note_that_nobody_can_read_stops_no_other(
 ):
     queue.client.rpush(keys.BY_HAND, b"\xff", b"[]", b'{"what": "retried"}')
     await by_command.delete(store, [queue.queued()])
-    lines = await _logged(store, capfd)
+    lines = await _logged(store, capfd, 4)
     assert [" notice " in line for line in lines] == [True, True, True, False]
 
 
@@ -291,7 +300,7 @@ async def test_deleted_messages_leave_nothing_but_a_log_line_and_a_count(
     }
     (depth,) = await read_depths(store, ["outbound"], NOW)
     assert depth.discarded == 4
-    lines = await _logged(store, capfd)
+    lines = await _logged(store, capfd, 3)
     assert len(lines) == 3
     assert not queue.client.exists(keys.BY_HAND)
     assert f"discarded id={ids[0]} by=hand stream=outbound" in lines[0]
