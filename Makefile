@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench crash fuzz clean
+.PHONY: run test check bench crash outage fuzz clean
 
 # Sets everything up and starts everything. Without POSTMARK_SERVER_TOKEN the mail goes to a stand-in
 # for Postmark on this machine, so that it can be tried without an account.
@@ -32,6 +32,13 @@ FIRST ?= 1
 crash: $(VENV)/.for-working
 	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m tests.crash --rounds $(ROUNDS) --first $(FIRST) \
 		$(if $(SEED),--seed $(SEED)) $(CRASH)
+
+# The far end is down for so long, with so much mail waiting; prints how it went.
+SECONDS ?= 600
+MESSAGES ?= 20000
+outage: $(VENV)/.for-working
+	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m tests.crash.outage --seconds $(SECONDS) \
+		--messages $(MESSAGES) $(OUTAGE)
 
 # Gives every reader of foreign octets that many cases, and prints their number and the seed. atheris
 # is needed here and nowhere else. One reader alone: make fuzz FUZZ='--engine chance fields'

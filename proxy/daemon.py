@@ -2,39 +2,35 @@
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
-import resource
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from proxy import log, troubles
-from proxy.alerts import Kind, View, open_alerts
-from proxy.config import Settings, told_nobody, usable_data_dir
-from proxy.listener import Intake, Limits, Listener
+from proxy.alerts import Alerts, Kind, View, open_alerts
+from proxy.config import Loaded, Settings, told_nobody, usable_data_dir
+from proxy.config.model import Notify
+from proxy.listener import Limits, Listener
 from proxy.listener.counting import begin_at_zero
 from proxy.listener.sockets import BindError, open_sockets
 from proxy.log import systemd
-from proxy.metrics.intake import ALERTS, QUEUE_DEPTHS, REGISTRY
-from proxy.queue.by_hand import log_by_hand
+from proxy.metrics.intake import ALERTS, CONFIG, QUEUE_DEPTHS, REGISTRY
+from proxy.own_host import StartError, raise_file_limit
+from proxy.parts import NEEDS_RESTART, Changeable, intake_for
 from proxy.queue.commit import GroupCommit, group_commit
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import feed_depths
-from proxy.submission import compile_policy
+from proxy.queue.holdings import Holdings, look_after
+from proxy.queue.notes import log_by_hand
+from proxy.reloading import Reloading
 from proxy.web import HttpServer, serve_http
 from proxy.web.server import HttpError
 
-_STORE_PATIENCE_S = 10.0  # READY is said at the latest then: mail hears 451, but it is heard
 _DEPTHS_TIMEOUT_S = 5.0
-_SPARE_FILES = 64  # descriptors beside those of the sessions
-
-
-class StartError(OSError):
-    """The proxy cannot start; the text is for the person who started it."""
 
 
 async def serve(
@@ -42,12 +38,14 @@ async def serve(
     source: str,
     notices: Sequence[str],
     *,
+    reread: Callable[[], Loaded] | None = None,
     ready: asyncio.Event | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Take mail until SIGTERM or SIGINT, or until `stop` is set.
 
-    `source` says where `settings` are from, `notices` what else should be said of them.
+    `source` says where `settings` are from, `notices` what else should be said of them. `reread`
+    returns what is configured at the time of a SIGHUP; None: there is nothing to be read again.
     `ready` is set when everything is open and mail can be kept (or the store is late).
 
     Raises:
@@ -58,22 +56,27 @@ async def serve(
     for text in (*notices, moved, told_nobody(settings)):
         if text:
             log.notice(text)
-    _raise_file_limit(settings.listen.max_connections)
+    raise_file_limit(settings.listen.max_connections)
     begin_at_zero(settings)
-    stopping = stop or asyncio.Event()
+    stopping, hung_up = stop or asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
+        signals = {signal.SIGTERM: stopping, signal.SIGINT: stopping}
+        if reread is not None:
+            signals[signal.SIGHUP] = hung_up
+        for number, event in signals.items():
+            loop.add_signal_handler(number, event.set)
             stack.callback(loop.remove_signal_handler, number)
+        streams = list(settings.streams)
         try:
-            commit = await _open_store(settings, data_dir, stack)
+            commit = await _open_store(settings, data_dir, streams, stack)
             listener = await _open_listener(settings, commit, stack)
         except (BindError, ValueError, OSError) as error:
             raise StartError(str(error)) from error
         http = await _open_http(settings, commit, stack)
         await _store_or_patience(commit, stopping)
-        await stack.enter_async_context(_alerts(settings, data_dir, commit))
+        holdings = await stack.enter_async_context(look_after(settings, data_dir, "proxy"))
+        alerts = await stack.enter_async_context(_alerts(settings, data_dir, commit, holdings))
         # What is here now stays for good: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -90,6 +93,19 @@ async def serve(
         if missing := _missing_logins(settings):
             facts.append(f"X_NO_LOGIN={missing}")
         systemd.tell("READY=1", *facts)
+        if reread is not None:
+            take = Changeable(listener, commit, alerts, streams).go_by
+            reloading = Reloading(
+                "proxy",
+                hung_up,
+                settings,
+                notices,
+                reread,
+                take,
+                fixed=NEEDS_RESTART,
+                shown=CONFIG,
+            )
+            await stack.enter_async_context(reloading.at_work())
         if ready is not None:
             ready.set()
         await stopping.wait()
@@ -109,15 +125,16 @@ def _missing_logins(settings: Settings) -> str:
 
 
 async def _open_store(
-    settings: Settings, data_dir: Path, stack: contextlib.AsyncExitStack
+    settings: Settings, data_dir: Path, streams: Sequence[str], stack: contextlib.AsyncExitStack
 ) -> GroupCommit:
+    """Return the way into the queue, at work; the depths of `streams` are shown, as it stands."""
     commit = group_commit(settings, data_dir)
     await commit.start()
     stack.push_async_callback(commit.close)
     reader = open_redis(settings, data_dir, timeout=_DEPTHS_TIMEOUT_S)
     stack.push_async_callback(reader.aclose)
     depths = asyncio.create_task(
-        feed_depths(QUEUE_DEPTHS, reader, tuple(settings.streams), clock=time.time),
+        feed_depths(QUEUE_DEPTHS, reader, streams, clock=time.time),
         name="queue depths",
     )
     stack.push_async_callback(_cancel, depths)
@@ -129,10 +146,7 @@ async def _open_store(
 async def _open_listener(
     settings: Settings, commit: GroupCommit, stack: contextlib.AsyncExitStack
 ) -> Listener:
-    hostname, names = await asyncio.to_thread(host_names)
-    policy = compile_policy(settings, host_names=names, aliases_text=read_aliases(settings))
-    wants_users = any(rule.user for rule in settings.rules)
-    intake = Intake(policy, commit, wants_users=wants_users)
+    hostname, intake = await intake_for(settings, commit)
     listener = Listener(intake, Limits.of(settings.listen), hostname)
     sockets = open_sockets(settings.listen.smtp, os.environ, log.notice)
     await listener.open(sockets, settings.listen)
@@ -157,16 +171,16 @@ async def _open_http(
 
 
 def _alerts(
-    settings: Settings, data_dir: Path, commit: GroupCommit
-) -> contextlib.AbstractAsyncContextManager[None]:
-    """Tell people of what goes wrong here: the store, the journal, dead letters."""
+    settings: Settings, data_dir: Path, commit: GroupCommit, holdings: Holdings
+) -> contextlib.AbstractAsyncContextManager[Alerts]:
+    """Tell people of what goes wrong: store, journal, dead letters, mail held or of no stream."""
     host = socket.gethostname()
     ready_at = time.monotonic()
 
-    def look() -> View:
+    def look(notify: Notify) -> View:
         nonlocal ready_at
         depths = QUEUE_DEPTHS.fed
-        seen = list(troubles.dead_letters(depths))
+        seen = [*troubles.dead_letters(depths), *troubles.unserved(depths)]
         if not commit.unready:
             ready_at = time.monotonic()
         durability = commit.durability
@@ -177,18 +191,33 @@ def _alerts(
             seen.append(troubles.store(host, commit.unready))
         journal = commit.journal
         if journal is not None and (journal.taking or journal.messages):
-            seen.append(troubles.journal(host, journal.messages))
-        return View(tuple(seen), lambda kind, _: kind is Kind.DEAD_LETTERS and not depths)
+            refused = bool(commit.unready)
+            obstacle = commit.obstacle
+            seen.append(troubles.journal(host, journal.messages, obstacle, refused=refused))
+        holds = holdings.holds
+        seen += troubles.held(holds or (), now=time.time(), after=notify.delay)
+        return View(
+            tuple(seen),
+            lambda kind, _: (
+                (kind in (Kind.DEAD_LETTERS, Kind.UNSERVED) and not depths)
+                or (kind is Kind.HELD and holds is None)
+            ),
+        )
 
     def mine(kind: Kind, subject: str) -> bool:
-        return kind is Kind.DEAD_LETTERS or (kind is not Kind.ROUTE and subject == host)
+        return kind in (Kind.DEAD_LETTERS, Kind.HELD, Kind.UNSERVED) or (
+            kind is not Kind.ROUTE and subject == host
+        )
 
     return open_alerts(settings, data_dir, look, shown=ALERTS, mine=mine)
 
 
 async def _store_or_patience(commit: GroupCommit, stopping: asyncio.Event) -> None:
-    """Return when mail can be kept, when it has taken too long, or when we are to end."""
-    deadline = asyncio.get_running_loop().time() + _STORE_PATIENCE_S
+    """Return when mail can be kept, when it has taken too long, or when we are to end.
+
+    Too long: then READY is said all the same. Mail hears 451, but it is heard.
+    """
+    deadline = asyncio.get_running_loop().time() + troubles.STORE_PATIENCE_S
     while commit.unready and not stopping.is_set():
         if asyncio.get_running_loop().time() > deadline:
             log.notice(f"no mail is taken for now: {commit.unready}")
@@ -200,44 +229,3 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-def host_names() -> tuple[str, tuple[str, ...]]:
-    """Return what this host calls itself in SMTP, and all names it has. May ask DNS."""
-    name = socket.gethostname()
-    full = socket.getfqdn(name)
-    if "." not in full or full.endswith((".arpa", "localdomain")):
-        full = name
-    names = dict.fromkeys(one.lower() for one in (full, name, name.partition(".")[0]) if one)
-    return full or "localhost", tuple(names)
-
-
-def read_aliases(settings: Settings) -> str:
-    """Return the text of `local.aliases_file`, "" when none is named.
-
-    Raises:
-        OSError: it is named and cannot be read.
-    """
-    if not settings.local.aliases_file:
-        return ""
-    try:
-        return Path(settings.local.aliases_file).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        why = error.strerror or os.strerror(error.errno or errno.EIO)
-        raise StartError(
-            f"local.aliases_file: {settings.local.aliases_file}: {why}"
-        ) from error  # fmt: skip
-
-
-def _raise_file_limit(connections: int) -> None:
-    """Be allowed as many open files as `connections` need, as far as the system lets us."""
-    wanted = connections + _SPARE_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
-        if possible < wanted:
-            log.notice(
-                f"the system allows {possible} open files: fewer connections than the "
-                f"{connections} of listen.max_connections"
-            )

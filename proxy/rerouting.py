@@ -12,7 +12,7 @@ from proxy.mail.address import parse_mailboxes
 from proxy.mail.envelope import Client, Envelope
 from proxy.mail.fields import Field, Header, parse, unfolded
 from proxy.mail.ids import LENGTH
-from proxy.mail.marks import ID_FIELD
+from proxy.mail.postmark_fields import ID_FIELD
 from proxy.mail.words import decode_words
 from proxy.queue.job import JobEnvelope, RelayJob
 from proxy.submission import Accepted, Discarded, Policy, Refusal, submit

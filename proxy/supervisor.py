@@ -8,8 +8,10 @@ then what they talk to, Redis last. Standard library only, so that it stays smal
 for the reasons its children do.
 
 A part says that it is ready with systemd's protocol (sd_notify(3)): `READY=1`, and facts as
-`X_NAME=value`. The run file is locked as long as this process lives, and holds what a command
-on the same host wants to know about it (see proxy/cli/running.py).
+`X_NAME=value`. SIGHUP is passed on to those that read the configuration again, once they are
+ready; one that comes because the terminal is gone ends everything. The run file is locked as long
+as this process lives, and holds what a command on the same host wants to know about it (see
+proxy/cli/running.py).
 
 Exit codes: 0 stopped by a signal; 1 a part could not be started at all; 78 configuration.
 """
@@ -17,7 +19,6 @@ Exit codes: 0 stopped by a signal; 1 a part could not be started at all; 78 conf
 import argparse
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import re
@@ -33,9 +34,12 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from proxy.run_file import RunFile
+from proxy.terminal import has_terminal
 from proxy.welcome import welcome
 
 EX_CONFIG = 78
+_REREADING = ("proxy", "worker")
 _ENDING_ORDER = (("proxy", "worker"), ("sandbox",), ("redis",))
 _GRACE_S = 15.0  # what is in flight gets 10 s from its own process; then it is killed
 _LASTED_S = 30.0  # a part that lived this long starts again without counting old failures
@@ -75,17 +79,23 @@ class Part:
     due: float = 0.0  # when it is started next, monotonic seconds
     failures: int = 0
     ready: bool = False  # has been so at least once
+    up: bool = False  # this process of it is ready
+    stale: bool = False  # it has yet to be told that the configuration may have changed
+    rereading: bool = False  # it was told, and has not said that it is ready again
     facts: dict[str, str] = field(default_factory=dict)
 
 
 class Supervisor:
     """Runs parts until a signal says stop, or one of them says that no start can help."""
 
-    def __init__(self, parts: list[Part], run_file: "RunFile", *, json_log: bool) -> None:
+    def __init__(self, parts: list[Part], run_file: RunFile, *, json_log: bool) -> None:
         self._parts = parts
         self._run_file = run_file
         self._json_log = json_log
         self._stopping = False
+        self._hung_up = False
+        self._rereading = False  # systemd was told so
+        self._had_terminal = has_terminal()
         self._exit_code = 0
         self._announced = False
         self._wake = selectors.DefaultSelector()
@@ -98,8 +108,9 @@ class Supervisor:
         os.set_blocking(read_end, False)
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._hang_up)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         self._wake.register(read_end, selectors.EVENT_READ, lambda: _drain(read_end))
         for part in self._parts:
@@ -109,6 +120,7 @@ class Supervisor:
                 self._start_due()
                 self._wait(self._next_due())
                 self._reap()
+                self._pass_on()
         finally:
             self._stopping = True
             self._end_all()
@@ -116,6 +128,29 @@ class Supervisor:
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
+
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:
+        if self._had_terminal and not has_terminal():
+            self._stop(number, frame)
+        else:
+            self._hung_up = True
+
+    def _pass_on(self) -> None:
+        """Have the configuration read again by those who should; who is not ready is told later."""
+        parts = [part for part in self._parts if part.name in _REREADING]
+        if self._hung_up:
+            self._hung_up, self._rereading = False, self._announced
+            for part in parts:
+                part.stale = True
+            if self._rereading:
+                _tell_systemd(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        told = [part for part in parts if part.stale and part.up]
+        for part in told:
+            part.stale, part.rereading = False, True
+        _signal(told, signal.SIGHUP)
+        if self._rereading and not any(part.rereading for part in parts):
+            self._rereading = False
+            _tell_systemd("READY=1")
 
     def _next_due(self) -> float | None:
         waiting = [part.due for part in self._parts if not part.pid]
@@ -132,7 +167,8 @@ class Supervisor:
         said = dict(line.partition("=")[::2] for line in lines)
         part.facts.update({key[2:]: value for key, value in said.items() if key[:2] == "X_"})
         if said.get("READY") == "1":
-            part.ready = True
+            part.ready = part.up = True
+            part.rereading = False
         self._run_file.write({p.name: {"pid": str(p.pid), **p.facts} for p in self._parts})
         if not self._announced and all(p.ready for p in self._parts if p.name != "redis"):
             # Redis says nothing of itself; that the others are ready says it.
@@ -213,7 +249,7 @@ class Supervisor:
                 return
             for part in self._parts:
                 if part.pid == pid:
-                    part.pid = 0
+                    part.pid, part.up, part.rereading = 0, False, False
                     if not self._stopping:
                         self._judge(part, status)
 
@@ -261,47 +297,6 @@ class Supervisor:
             quoted = (f"{key}={_quoted(value)}" for key, value in facts.items())
             line = " ".join((stamp, event, *quoted))
         _write(2, f"{line}\n")
-
-
-class RunFile:
-    """The locked file that says what is running (proxy/cli/running.py reads it)."""
-
-    def __init__(self, path: Path) -> None:
-        """Lock `path`.
-
-        Raises:
-            BlockingIOError: another `franker run` holds it.
-        """
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # A command that looks whether anything runs holds it for a moment: try for a while.
-        for _attempt in range(20):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            time.sleep(0.01)
-        raise BlockingIOError
-
-    def write(self, parts: dict[str, dict[str, str]]) -> None:
-        """Replace the content; a reader sees an old or a new one, or none that parses."""
-        environ = {key: value for key, value in os.environ.items() if key in _SHARED}
-        text = json.dumps({"pid": os.getpid(), "environ": environ, "parts": parts}).encode()
-        os.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, len(text))
-
-
-_SHARED = (
-    "FRANKER_DATA_DIR",
-    "FRANKER_REDIS__URL",
-    "FRANKER_POSTMARK__TRANSACTIONAL_HOST",
-    "FRANKER_POSTMARK__BROADCAST_HOST",
-    "FRANKER_POSTMARK__PORTS",
-    "FRANKER_POSTMARK__CA_FILE",
-    "FRANKER_POSTMARK__API_URL",
-    "FRANKER_STREAMS",
-    "FRANKER_SANDBOX_TOKEN",
-)
-"""What a command must know to find the same store and the same far end. None is a secret: the
-stand-in's token opens nothing else."""
 
 
 def _write(descriptor: int, text: str) -> None:

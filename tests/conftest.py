@@ -6,12 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
+from tests.crash.disk import available
 from tests.support.redis_server import RedisServer, new_data_dir, remove_data_dir
 
 if TYPE_CHECKING:
     from tests.support.office import Office
     from tests.support.tap import Tap
+
+
+collect_ignore: list[str] = []
+_probe = new_data_dir()
+if not available(_probe):  # in a container, or not as root
+    collect_ignore.append("test_full_disk.py")
+remove_data_dir(_probe)
+
+
+# How long one example takes says nothing on a machine with other work: what hangs, the time limit
+# of each test ends.
+settings.register_profile("without-deadline", settings(), deadline=None)
+settings.load_profile("without-deadline")
 
 
 def pytest_configure() -> None:

@@ -18,11 +18,14 @@ from proxy import troubles as of_proxy
 from proxy.alerts import Alerts, Command, Kind, Said, Trouble, View, open_alerts
 from proxy.alerts.standing import QUIET_S, Alert, Phase, Standing, decide
 from proxy.config import Settings, told_nobody
+from proxy.config.model import Notify
 from proxy.metrics import relaying
 from proxy.metrics.depths import Depth
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
+from proxy.queue.holds import Hold
 from proxy.queue.scripts import load
+from proxy.queue.selection import Selection
 from tests.support.far_end import FarEnd
 from tests.support.listening import MESSAGE
 from tests.support.mail_queue import put
@@ -32,7 +35,7 @@ from tests.support.waiting import wait_for, wait_until
 from tests.test_proxy_daemon import running
 from worker import troubles as of_worker
 from worker.daemon import Relay
-from worker.route import Reason, pause
+from worker.pauses import Reason, pause
 
 LATE = Trouble(Kind.ROUTE, "outbound", "mail of outbound does not leave", "Look at the token.")
 DEAD = Trouble(Kind.DEAD_LETTERS, "outbound", "3 messages could not be sent")
@@ -110,7 +113,9 @@ def test_the_first_line_says_where_and_what() -> None:
     assert first[-1] == "Look at the token."
     assert "This has lasted 4 hours." in Alert(Phase.LASTS, LATE, REPEAT).text("mail1")
     over = Alert(Phase.OVER, LATE, 150).text("mail1")
-    assert over == "Franker on mail1: over after 2 minutes: mail of outbound does not leave\n"
+    assert (
+        over == "Franker on mail1: over after 2 minutes; it was: mail of outbound does not leave\n"
+    )
 
 
 def test_a_pause_of_the_account_is_one_trouble_for_all_hosts_and_of_the_network_one_each() -> None:
@@ -128,6 +133,71 @@ def test_dead_letters_are_counted_for_each_stream_that_has_some() -> None:
     [only] = of_proxy.dead_letters(depths)
     assert only.subject == "a"
     assert only.headline == "1 message of stream a could not be sent for good"
+
+
+def test_of_the_journal_the_words_follow_what_is_wrong() -> None:
+    away = of_proxy.journal("h", 1, "the mail store does not answer", refused=False)
+    assert away.headline == (
+        "the mail store does not answer: 1 message is in the journal on this host's disk"
+    )
+    assert "Mail is taken as always" in away.advice
+    disk = "the mail store is full: the disk of data_dir has 50 MB free"
+    full = of_proxy.journal("h", 3, disk, refused=True)
+    assert full.headline == f"{disk}: 3 messages are in the journal on this host's disk"
+    assert "New mail is refused for now" in full.advice
+    assert "taken as always" not in full.advice
+    none = of_proxy.journal("h", 0, "the mail store does not answer", refused=False)
+    assert "0 messages" not in none.headline
+    assert "on the way into the queue" in of_proxy.journal("h", 2, "", refused=False).headline
+
+
+def test_mail_that_waits_for_a_stream_nobody_configured_is_told_and_dead_letters_are_not() -> None:
+    depths = (
+        Depth("outbound", {"queued": 3}, 1.0),
+        Depth("gone", {"queued": 1, "held": 2, "dead": 4}, 1.0, unserved=True),
+        Depth("dead", {"dead": 4}, 0.0, unserved=True),
+    )
+    [trouble] = of_proxy.unserved(depths)
+    assert (trouble.kind, trouble.subject) == (Kind.UNSERVED, "gone")
+    assert trouble.headline == "3 messages wait for stream gone, which is not configured"
+    assert "[streams.gone]" in trouble.advice
+
+
+def test_the_proxy_tells_of_mail_of_a_removed_stream_and_that_it_is_over(
+    redis_server: RedisServer,
+) -> None:
+    heard, client = Heard(redis_server.data_dir), redis_server.client()
+    put(client, stream="second")
+    with running(redis_server.data_dir, notify={"command": heard.argv}) as proxy:
+        wait_for(lambda: len(heard.lines) == 1, 20)
+        assert "1 message waits for stream second, which is not configured" in heard.lines[0]
+        shown = 'franker_queue_messages{state="queued",stream="second"} 1.0'
+        assert shown in proxy.get("/metrics")
+        assert 'franker_alerts{kind="unserved"} 1.0' in proxy.get("/metrics")
+        client.delete(keys.queue_key("second"))
+        wait_for(lambda: len(heard.lines) == 2, 20)
+        assert "over after" in heard.lines[1]
+        assert 'stream="second"' not in proxy.get("/metrics")
+
+
+def test_a_hold_is_told_when_it_has_stood_for_long_and_a_restored_store_at_once() -> None:
+    fresh = Hold("fresh", Selection(stream="a"), 900.0, "me@here", "why")
+    old = Hold("old", Selection(rule="pay"), 700.0, "me@here", "wrong figures")
+    restored = Hold("restored", Selection(before=800.0), 999.0)
+    found = of_proxy.held([fresh, old, restored], now=1000.0, after=200.0)
+    assert [each.subject for each in found] == ["old", "restored"]
+    assert found[0].headline.startswith("all mail by rule pay, since 1970-01-01 00:11:40 UTC")
+    assert "wrong figures" in found[0].headline
+    assert found[1].headline == (
+        "Redis was restored from a backup: all mail taken before 1970-01-01 00:13:20 UTC is held"
+    )
+    assert "franker queue release NAME" in found[1].advice
+    assert (
+        "New mail goes out as always, except what holds take that came back with the backup: fresh,"
+        " mail of stream a; old, all mail by rule pay. "
+    ) in found[1].advice
+    [alone] = of_proxy.held([restored], now=1000.0, after=200.0)
+    assert "New mail goes out as always. " in alone.advice
 
 
 # -- the command ---------------------------------------------------------------------------------
@@ -206,11 +276,10 @@ async def alerts(data_dir: Path) -> AsyncIterator[Maker]:
     def make(view: list[View], now: list[float], heard: Heard, repeat: float = REPEAT) -> Alerts:
         client = open_redis(Settings(), data_dir, timeout=0.5)
         one = Alerts(
-            lambda: view[0],
+            lambda _: view[0],
             Said(client),
-            Command(heard.argv),
+            Notify(command=tuple(heard.argv), repeat=repeat),
             host="h",
-            repeat=repeat,
             shown=Gauge("shown", "x", ("kind",), registry=CollectorRegistry()),
             mine=lambda _kind, _subject: True,
             clock=lambda: now[0],
@@ -239,7 +308,7 @@ async def test_of_many_processes_that_see_a_trouble_one_says_it(
         await one.look_once()
     assert heard.lines == [
         "Franker on h: mail of outbound does not leave",
-        "Franker on h: over after 0 s: mail of outbound does not leave",
+        "Franker on h: over after 0 s; it was: mail of outbound does not leave",
     ]
 
 
@@ -324,7 +393,7 @@ async def test_two_workers_with_a_wrong_token_are_one_alert_and_one_end(
             return open_alerts(
                 settings,
                 data_dir,
-                lambda: relay.look("h"),
+                lambda _: relay.look("h"),
                 shown=relaying.ALERTS,
                 mine=lambda kind, _: kind is Kind.ROUTE,
             )
@@ -359,7 +428,7 @@ async def test_a_worker_that_was_started_anew_does_not_say_over_before_it_has_tr
         open_alerts(
             settings,
             data_dir,
-            lambda: relay.look("h"),
+            lambda _: relay.look("h"),
             shown=relaying.ALERTS,
             mine=lambda kind, _: kind is Kind.ROUTE,
         ),
@@ -401,7 +470,8 @@ def test_the_proxy_tells_of_mail_in_the_journal_while_redis_is_away(
         with proxy.client() as client:
             client.sendmail("app@example.com", ["you@example.net"], MESSAGE)
         wait_for(lambda: len(heard.lines) == 1, 20)
-        assert "in the journal on this host's disk" in heard.lines[0]
+        assert "the mail store does not answer" in heard.lines[0]
+        assert "the journal on this host's disk" in heard.lines[0]
         redis_server.start()
         wait_for(lambda: len(heard.lines) == 2, 20)
         assert "over after" in heard.lines[1]

@@ -19,7 +19,7 @@ def _block(*commands: bytes) -> bytes:
     return _command(b"MULTI") + b"".join(commands) + _command(b"EXEC")
 
 
-def _mended(octets: bytes) -> bytes:
+def _mended(octets: bytes, more: str = "") -> bytes:
     folder = new_data_dir()
     try:
         files = folder / "appendonlydir"
@@ -27,7 +27,7 @@ def _mended(octets: bytes) -> bytes:
         (files / "appendonly.aof.manifest").write_text(
             "file appendonly.aof.1.base.aof seq 1 type b\n"
             "file appendonly.aof.3.incr.aof seq 3 type i\n"
-            "file appendonly.aof.4.incr.aof seq 4 type i\n"
+            f"file appendonly.aof.4.incr.aof seq 4 type i{more}\n"
         )
         (files / "appendonly.aof.3.incr.aof").write_bytes(b"*")
         last = files / "appendonly.aof.4.incr.aof"
@@ -110,3 +110,8 @@ def test_a_folder_without_such_a_file_needs_no_mending(data_dir: Path, manifest:
         (data_dir / "appendonlydir").mkdir()
         (data_dir / "appendonlydir" / "appendonly.aof.manifest").write_text(manifest)
     assert mend(data_dir) == 0
+
+
+def test_the_manifest_of_redis_8_says_more_and_is_understood() -> None:
+    whole, torn = _command(b"SET", b"kept", b"1"), _block(_command(b"SET", b"torn", b"1"))[:-8]
+    assert _mended(whole + torn, " startoffset 0") == whole

@@ -11,22 +11,24 @@ import pytest
 
 from tests.support.processes import ROOT
 
-LEAVES = ("config", "log", "metrics", "mail", "queue", "alerts", "web")
+LEAVES = ("config", "log", "metrics", "mail", "queue", "alerts", "web", "reloading")
 PURE = (
     "proxy.mail",
     "proxy.routing",
     "proxy.submission",
     "proxy.rerouting",
     "proxy.alerts.standing",
+    "worker.claim",
+    "worker.congestion",
     "worker.verdict",
     "worker.schedule",
-    "worker.route",
+    "worker.pauses",
     "worker.relay",
     "worker.notices.digest",
     "worker.outcomes.asking",
     "worker.outcomes.findings",
     "worker.smarthost.endpoints",
-    "worker.smarthost.replies",
+    "worker.replies",
 )
 IO_MODULES = {"socket", "ssl", "asyncio", "subprocess", "selectors", "redis", "aiohttp", "aiosmtpd"}
 IO_MODULES |= {
@@ -80,6 +82,24 @@ def within(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
+def reached(module: str) -> dict[str, str]:
+    """All that comes with importing `module`, each with what it is there for: the way there.
+
+    A part is reached by the front door of its package, save from within that package.
+    """
+    found = {module: module}
+    to_see = [module]
+    while to_see:
+        one = to_see.pop()
+        for name in imports(one) if one in MODULES else ():
+            doors = [each for each in MODULES if within(name, each) and not within(one, each)]
+            for each in (name, *doors):
+                if each not in found:
+                    found[each] = f"{each} <- {found[one]}"
+                    to_see.append(each)
+    return found
+
+
 def importers(package: str) -> set[str]:
     return {m for m in MODULES if any(within(name, package) for name in imports(m))}
 
@@ -123,6 +143,13 @@ def test_the_proxy_knows_the_worker_only_in_the_command_line_and_there_only_in_f
             assert not [name for name in names if within(name, "worker")], module
 
 
+def test_modules_import_each_other_in_no_circle() -> None:
+    left = {m: {name for name in imports(m) if name in MODULES and name != m} for m in MODULES}
+    while free := {m for m in left if not left[m] & left.keys()}:
+        left = {m: names for m, names in left.items() if m not in free}
+    assert left.keys() == set()
+
+
 def test_nothing_imports_the_command_line() -> None:
     assert {m for m in importers("proxy.cli") if not within(m, "proxy.cli")} == set()
 
@@ -143,6 +170,13 @@ def test_only_the_smarthost_knows_aiosmtplib() -> None:
     assert {m for m in users if not within(m, "worker.smarthost")} == set()
 
 
+def test_nothing_that_the_smarthost_uses_of_the_worker_knows_the_smarthost() -> None:
+    inside = {m for m in MODULES if within(m, "worker.smarthost")}
+    used = {n for m in inside for n in imports(m) if within(n, "worker")} - inside
+    assert used
+    assert [way for n in used for each, way in reached(n).items() if each in inside] == []
+
+
 def test_only_claims_knows_rq() -> None:
     assert {m for m in importers("rq") if not within(m, "worker.claims")} == set()
 
@@ -152,14 +186,15 @@ def test_what_decides_is_pure(package: str) -> None:
     members = [module for module in MODULES if within(module, package)]
     assert members
     for module in members:
-        names = imports(module)
-        wrong = {name for name in names if any(within(name, each) for each in IO_MODULES)}
-        assert not wrong, module
+        way = reached(module)
+        wrong = [way[name] for name in way if any(within(name, each) for each in IO_MODULES)]
+        assert wrong == []
 
 
 def test_the_supervisor_is_standard_library_only() -> None:
-    names = imports("proxy.supervisor") | imports("proxy.welcome")
-    top = {name.partition(".")[0] for name in names if name != "proxy.welcome"}
+    parts = {"proxy.welcome", "proxy.run_file", "proxy.terminal"}
+    names = imports("proxy.supervisor").union(*map(imports, parts))
+    top = {name.partition(".")[0] for name in names - parts}
     assert top <= set(sys.stdlib_module_names)
 
 

@@ -61,7 +61,7 @@ async def test_a_message_that_is_gone_leaves_nothing_behind(redis_server: RedisS
             assert await claims.mark(claim, claim.envelope.recipients)
             assert await claims.settle(claim, Settlement("gone"))
     after = set(client.keys("*"))
-    assert after - before == {b"rq:queues"} - before
+    assert after - before <= {b"rq:queues", b"franker:store"}
     assert not client.keys("rq:job:*")
     assert not client.keys("franker:work*")
 
@@ -398,7 +398,8 @@ async def test_waiting_for_work_ends_by_itself_and_not_before(redis_server: Redi
     client = redis_server.client()
     async with claims_on(redis_server.data_dir) as claims:
         await wait_until(lambda: client.pubsub_numsub(keys.WAKE_CHANNEL)[0][1] == 1)
-        await wait_until(lambda: claims._work.is_set())
+        # A share of the connections is work to look for; it comes with a heartbeat.
+        await wait_until(lambda: claims.share and claims._work.is_set())
         await claims.claim({"outbound": 1})
         began = time.monotonic()
         await claims.wait_for_work(0.2)

@@ -194,6 +194,37 @@ async def test_a_worker_taken_for_dead_has_its_late_marks_and_settles_refused(
         ]
 
 
+async def test_a_worker_taken_for_dead_says_how_many_of_its_messages_others_have(
+    redis_server: RedisServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(redis_server.client(), 2)
+    async with claims_on(redis_server.data_dir) as claims:
+        await claim_all(claims, 2)
+        name = claims.name
+        await claims._living.ask(REAP, claims.incarnation, "")
+        await wait_until(lambda: claims.name != name)
+    assert f"worker {name} was taken for dead; its 2 messages are with" in capfd.readouterr().err
+
+
+async def test_after_a_restore_no_worker_is_said_to_be_dead_or_a_stock_one(
+    redis_server: RedisServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = redis_server.client()
+    async with claims_on(redis_server.data_dir) as claims:
+        name = claims.name
+        # As the look that finds a backup does it: what tools are shown of the worker stays.
+        client.delete(keys.WORKERS, keys.PROCESSES, keys.GRANTS)
+        await wait_until(lambda: claims.name != name)
+        assert client.exists(f"rq:worker:{name}")
+        assert client.sismember(keys.workers_key("outbound"), f"rq:worker:{name}")
+        claims._pulse._next_sweep = 0.0
+        await claims._pulse._sweep()
+    log = capfd.readouterr().err
+    assert f"Redis no longer knows worker {name}; it had no mail in hand" in log
+    assert "taken for dead" not in log
+    assert "serves a queue of mail" not in log
+
+
 async def test_a_worker_taken_for_dead_may_send_no_dot_until_it_is_known_anew(
     redis_server: RedisServer,
 ) -> None:
@@ -268,8 +299,8 @@ async def test_connections_are_shared_by_the_living(redis_server: RedisServer) -
             assert two.share == 0
             await wait_until(lambda: (one.share, two.share) == (5, 5))
             async with claims_on(redis_server.data_dir, number=3) as three:
-                shares = lambda: (one.share, two.share, three.share)  # noqa: E731
-                await wait_until(lambda: sorted(shares()) == [3, 3, 4])
+                living = (one, two, three)
+                await wait_until(lambda: sorted(each.share for each in living) == [3, 3, 4])
         await wait_until(lambda: one.share == 10)
 
 

@@ -10,8 +10,8 @@ import click
 import pytest
 
 from proxy.cli import main
+from proxy.cli.entries import duration_text, size_text
 from proxy.cli.options import printable
-from proxy.cli.queues import duration_text, size_text
 from tests.support.processes import ROOT, Installation, clean_environ, franker_command, run_franker
 from tests.support.redis_server import RedisServer
 

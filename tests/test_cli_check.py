@@ -11,6 +11,7 @@ import pytest
 from proxy.queue import keys
 from proxy.sandbox.account import TOKEN
 from tests.support.far_end import BackgroundFarEnd, background_far_end
+from tests.support.mail_queue import put
 from tests.support.processes import Installation
 from tests.support.redis_server import RedisServer
 
@@ -73,6 +74,40 @@ def test_a_store_that_is_not_durable_fails_with_the_remedy(
     (store,) = (finding for finding in findings if finding["what"] == "store")
     assert code == 1
     assert "CONFIG SET appendfsync always" in store["detail"]
+
+
+def test_mail_of_a_stream_that_is_gone_fails_held_or_not_and_dead_letters_are_noted(
+    here: Installation, redis_server: RedisServer
+) -> None:
+    client = redis_server.client()
+    client.sadd(keys.QUEUES, *map(keys.queue_key, ("aside", "buried", "elsewhere")))
+    client.zadd(keys.held_key("aside"), {"01": 0.0, "02": 0.0})
+    client.zadd(keys.failed_key("buried"), {"03-1": 1.0})
+    client.rpush(keys.queue_key("elsewhere"), "04")
+    client.sadd(keys.workers_key("elsewhere"), "rq:worker:there")
+    code, findings = check(here)
+    assert code == 1
+    (aside,) = of(findings, "stream aside")
+    assert aside["state"] == "failed"
+    assert "2 messages wait (2 held), and no such stream is configured" in aside["detail"]
+    (buried,) = of(findings, "stream buried")
+    assert buried["state"] == "note"
+    assert "1 dead letter is kept" in buried["detail"]
+    assert states(findings, "stream elsewhere") == ["note"]
+
+
+def test_what_is_held_is_noted_with_its_number_and_does_not_fail(
+    here: Installation, redis_server: RedisServer
+) -> None:
+    client = redis_server.client()
+    put(client, 2)
+    client.hset(keys.HOLDS, "mine", '{"stream": "outbound", "since": 0, "by": "me"}')
+    code, findings = check(here)
+    assert code == 0, findings
+    [held] = of(findings, "hold mine")
+    assert (held["state"], held["where"]) == ("note", "queue")
+    assert held["detail"].startswith("mail of stream outbound, since 1970")
+    assert held["detail"].endswith("by me; 2 messages")
 
 
 def test_one_port_that_is_closed_is_noted_and_does_not_fail(

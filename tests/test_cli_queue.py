@@ -61,7 +61,7 @@ def entry_for(desk: Office, recipient: str, *arguments: str) -> dict[str, Any] |
 
 
 def test_an_empty_queue_says_so(desk: Office) -> None:
-    done = desk.installation.run("queue", "list", "--stream", "none")
+    done = desk.installation.run("queue", "list", "--state", "held")
     assert done.stdout == "Nothing is kept.\n"
 
 

@@ -472,3 +472,11 @@ def test_mail_of_this_host_cannot_be_sent_to_this_host(tmp_path: Path) -> None:
     file.write_text(f'[local]\npostmaster = "ops@{os.uname().nodename.upper()}"\n')
     with pytest.raises(ConfigError, match=r"local\.postmaster: .* is a name of this host"):
         load(file, {})
+
+
+def test_a_journal_that_goes_on_where_the_private_redis_stops_is_a_notice(tmp_path: Path) -> None:
+    low = '[journal]\ndisk_floor = "50MB"'
+    [notice] = configured(low, tmp_path).notices
+    assert notice.startswith("journal.disk_floor: 50MB is below the 100MB")
+    assert configured('[journal]\ndisk_floor = "100MB"', tmp_path).notices == ()
+    assert configured(f'{low}\n[redis]\nurl = "rediss://h"', tmp_path).notices == ()

@@ -18,7 +18,7 @@ from tests.support.scripted_peer import (
     Session,
 )
 from tests.support.waiting import wait_until
-from worker.smarthost.pipeline import CHUNK, Connection
+from worker.smarthost.connection import CHUNK, Connection
 from worker.smarthost.transaction import Transaction
 
 CONTENT = b"Subject: hello\r\n\r\nhello\r\n"

@@ -131,13 +131,6 @@ def test_another_body_another_id_or_a_stranger_is_a_finding() -> None:
     assert "nobody wrote to" in account(SENT, replace(SENT, recipients=("c@x",))).findings[0]
 
 
-def test_what_could_not_be_asked_for_is_told_from_what_could() -> None:
-    silent = Told(unknown=SAID, unanswered=frozenset({("i1", "b@x")}))
-    for told, answerable in ((silent, False), (Told(unknown=SAID), True)):
-        [repeat] = account(SENT, AGAIN, told=told, happenings=(KILL,)).repeats
-        assert repeat.answerable is answerable
-
-
 def test_a_log_torn_by_a_kill_is_read_up_to_there() -> None:
     said = '{"time":"2026-11-20T09:43:01.500Z","event":"unknown","id":"i1","stream":"o",'
     whole = f'{said}"to":["b@x"],"detail":"lost"}}'

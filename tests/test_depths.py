@@ -13,7 +13,7 @@ from proxy.mail.ids import new_id
 from proxy.metrics.depths import QueueDepths
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
-from proxy.queue.depths import feed_depths, read_depths
+from proxy.queue.depths import all_depths, feed_depths, read_depths
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -40,9 +40,9 @@ async def test_each_state_is_counted_by_stream(
     client.zadd(keys.scheduled_key("news"), {_id(5): NOW})
     client.zadd(keys.failed_key("news"), {f"{_id(9)}-1": "inf"})
     outbound, news, idle = await read_depths(store, ["outbound", "news", "idle"], NOW)
-    assert outbound.messages == {"queued": 3, "started": 2, "deferred": 0, "dead": 0}
-    assert news.messages == {"queued": 0, "started": 0, "deferred": 1, "dead": 1}
-    assert idle.messages == {"queued": 0, "started": 0, "deferred": 0, "dead": 0}
+    assert outbound.messages == {"queued": 3, "started": 2, "deferred": 0, "held": 0, "dead": 0}
+    assert news.messages == {"queued": 0, "started": 0, "deferred": 1, "held": 0, "dead": 1}
+    assert idle.messages == {"queued": 0, "started": 0, "deferred": 0, "held": 0, "dead": 0}
 
 
 async def test_the_oldest_message_counts_wherever_it_stands(
@@ -78,6 +78,25 @@ async def test_a_clock_set_back_makes_no_negative_age(
 ):
     redis_server.client().rpush(keys.queue_key("outbound"), _id(-50))
     assert (await read_depths(store, ["outbound"], NOW))[0].oldest_age == 0
+
+
+async def test_a_stream_that_is_not_configured_is_counted_for_as_long_as_it_has_mail(
+    store: redis.asyncio.Redis, redis_server: RedisServer
+):
+    client = redis_server.client()
+    client.sadd(keys.QUEUES, *map(keys.queue_key, ("outbound", "gone", "empty", "aside")))
+    client.sadd(keys.QUEUES, "rq:queue:somebody-elses", b"rq:queue:franker-\xff")
+    client.rpush(keys.queue_key("gone"), _id(900))
+    client.zadd(keys.held_key("aside"), {_id(5): 0})
+    outbound, *others = await all_depths(store, ["outbound"], NOW)
+    assert (outbound.stream, outbound.unserved) == ("outbound", False)
+    aside, gone = others
+    assert (aside.stream, aside.messages["held"], aside.unserved) == ("aside", 1, True)
+    assert (gone.stream, gone.messages["queued"], gone.unserved) == ("gone", 1, True)
+    assert gone.oldest_age == pytest.approx(900, abs=0.01)
+    client.delete(keys.queue_key("gone"))
+    client.sadd(keys.workers_key("aside"), "rq:worker:elsewhere")
+    assert [one.unserved for one in await all_depths(store, ["outbound"], NOW)] == [False, False]
 
 
 async def test_while_redis_is_away_no_depth_is_shown(

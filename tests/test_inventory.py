@@ -1,6 +1,7 @@
 """What an operator sees of the queue and does with it, on a real Redis."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -9,11 +10,11 @@ import redis.asyncio
 
 from proxy.config import Settings
 from proxy.mail.ids import new_id
-from proxy.queue import inventory, keys
-from proxy.queue.by_hand import log_by_hand
+from proxy.queue import by_command, inventory, keys
 from proxy.queue.connection import open_redis
 from proxy.queue.depths import read_depths
 from proxy.queue.job import JobEnvelope, RelayJob, decode_envelope, encode_envelope
+from proxy.queue.notes import log_by_hand
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
@@ -150,8 +151,35 @@ async def test_one_message_is_found_in_any_state(
 async def test_what_is_not_there_is_not_found(store: redis.asyncio.Redis, queue: _Queue):
     assert await inventory.find(store, "nothing") is None
     assert await inventory.read_body(store, "nothing") is None
-    assert await inventory.retry(store, ["nothing"], now=NOW) == {"nothing": "absent"}
-    assert await inventory.delete(store, ["nothing"]) == {"nothing": "absent"}
+    assert await by_command.retry(store, ["nothing"], now=NOW) == {"nothing": "absent"}
+    assert await by_command.delete(store, ["nothing"]) == {"nothing": "absent"}
+
+
+@pytest.mark.parametrize("state", ["queued", "deferred", "dead"])
+@pytest.mark.parametrize("origin", ["default", "franker", ""])
+async def test_a_job_of_another_program_is_absent_and_stays_as_it_is(
+    queue: _Queue, store: redis.asyncio.Redis, state: str, origin: str
+):
+    job_id = getattr(queue, state)()
+    job = keys.job_key(job_id)
+    queue.client.hset(job, "origin", origin)
+    for key in ("queue", "scheduled", "failed"):
+        ours, theirs = f"rq:{key}:{keys.queue_name('outbound')}", f"rq:{key}:{origin}"
+        if queue.client.exists(ours):
+            queue.client.rename(ours, theirs)
+    before = {key: queue.client.dump(key) for key in queue.client.keys("*")}
+
+    def judge(given: str, mail: JobEnvelope, body: bytes) -> RelayJob:
+        return RelayJob(given, "bulk", mail, body)
+
+    rerouted = {job_id: "absent" if state == "dead" else "not_dead"}
+    assert await by_command.reroute(store, [job_id], judge) == rerouted
+    assert await by_command.retry(store, [job_id], now=NOW) == {job_id: "absent"}
+    queue.client.hdel(job, "envelope", "body")
+    before[job.encode()] = queue.client.dump(job)
+    assert await by_command.retry(store, [job_id], now=NOW) == {job_id: "absent"}
+    assert await by_command.delete(store, [job_id]) == {job_id: "absent"}
+    assert {key: queue.client.dump(key) for key in queue.client.keys("*")} == before
 
 
 async def test_what_was_split_off_a_message_is_found_by_its_id(
@@ -169,9 +197,13 @@ async def test_a_retried_dead_letter_goes_to_the_tail_with_a_new_clock(
     waiting = queue.queued()
     mail = replace(MAIL, expires_at=MAIL.accepted_at + 900, replies={"you@example.org": "550 no"})
     lost = queue.dead(mail)
-    assert await inventory.retry(store, [lost], now=NOW) == {lost: "retried"}
+    assert await by_command.retry(store, [lost], now=NOW) == {lost: "retried"}
     assert queue.ids() == [waiting, lost]
-    assert queue.mail(lost) == replace(
+    anew = queue.mail(lost)
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert anew.boot
+    assert uptime + 880 < anew.expires_up <= uptime + 900
+    assert replace(anew, boot="", expires_up=0.0) == replace(
         mail, accepted_at=NOW, attempts=0, waited=0.0, expires_at=NOW + 900
     )
     job = queue.client.hgetall(keys.job_key(lost))
@@ -184,8 +216,8 @@ async def test_a_dead_letter_retried_twice_is_in_the_queue_once(
     queue: _Queue, store: redis.asyncio.Redis
 ):
     lost = queue.dead()
-    await inventory.retry(store, [lost, lost], now=NOW)
-    assert await inventory.retry(store, [lost], now=NOW) == {lost: "queued"}
+    await by_command.retry(store, [lost, lost], now=NOW)
+    assert await by_command.retry(store, [lost], now=NOW) == {lost: "queued"}
     assert queue.ids() == [lost]
 
 
@@ -193,7 +225,7 @@ async def test_a_retried_deferred_message_keeps_its_clock(
     queue: _Queue, store: redis.asyncio.Redis
 ):
     late = queue.deferred()
-    assert await inventory.retry(store, [late], now=NOW) == {late: "retried"}
+    assert await by_command.retry(store, [late], now=NOW) == {late: "retried"}
     assert queue.ids() == [late]
     assert queue.mail(late) == MAIL
     assert not queue.client.exists(keys.scheduled_key("outbound"), keys.deferred_key("outbound"))
@@ -203,20 +235,29 @@ async def test_what_is_being_sent_is_neither_retried_nor_deleted(
     queue: _Queue, store: redis.asyncio.Redis
 ):
     sending = queue.started()
-    assert await inventory.retry(store, [sending], now=NOW) == {sending: "sending"}
-    assert await inventory.delete(store, [sending]) == {sending: "sending"}
+    assert await by_command.retry(store, [sending], now=NOW) == {sending: "sending"}
+    assert await by_command.delete(store, [sending]) == {sending: "sending"}
     assert queue.client.exists(keys.job_key(sending))
     assert queue.ids() == []
 
 
-async def _logged(store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]) -> list[str]:
-    """Return what a proxy logs of what commands have done."""
+async def _logged(
+    store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str], count: int
+) -> list[str]:
+    """Return what a proxy logs of what commands have done: `count` lines, or more."""
     capfd.readouterr()
+    said: list[str] = []
+
+    async def all_is_said() -> bool:
+        # Fetched is not written yet: who ends the reader in between loses the line.
+        said.extend(capfd.readouterr().err.splitlines())
+        return len(said) >= count and await _absent(store)
+
     reader = asyncio.create_task(log_by_hand(store, every=0.01))
-    await wait_until(lambda: _absent(store), what="all notes are fetched")
+    await wait_until(all_is_said, what="all notes are fetched, and logged")
     reader.cancel()
     await asyncio.wait([reader])
-    return capfd.readouterr().err.splitlines()
+    return said + capfd.readouterr().err.splitlines()
 
 
 async def _absent(store: redis.asyncio.Redis) -> bool:
@@ -227,8 +268,8 @@ async def test_what_is_retried_by_hand_is_in_the_proxys_log(
     queue: _Queue, store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]
 ):
     again = queue.dead()
-    await inventory.retry(store, [again, "nothing"], now=NOW)
-    (line,) = await _logged(store, capfd)
+    await by_command.retry(store, [again, "nothing"], now=NOW)
+    (line,) = await _logged(store, capfd, 1)
     assert f" retried id={again} by=hand stream=outbound to=" in line
 
 
@@ -236,8 +277,8 @@ async def test_a_note_that_nobody_can_read_stops_no_other(
     queue: _Queue, store: redis.asyncio.Redis, capfd: pytest.CaptureFixture[str]
 ):
     queue.client.rpush(keys.BY_HAND, b"\xff", b"[]", b'{"what": "retried"}')
-    await inventory.delete(store, [queue.queued()])
-    lines = await _logged(store, capfd)
+    await by_command.delete(store, [queue.queued()])
+    lines = await _logged(store, capfd, 4)
     assert [" notice " in line for line in lines] == [True, True, True, False]
 
 
@@ -247,7 +288,7 @@ async def test_deleted_messages_leave_nothing_but_a_log_line_and_a_count(
     two = replace(MAIL, recipients=("a@example.org", "b@example.org"))
     ids = [queue.queued(two), queue.deferred(), queue.dead()]
     stays = queue.queued()
-    assert await inventory.delete(store, ids) == dict.fromkeys(ids, "deleted")
+    assert await by_command.delete(store, ids) == dict.fromkeys(ids, "deleted")
     assert queue.ids() == [stays]
     left = {key.decode() for key in queue.client.keys("*")}
     assert left == {
@@ -259,7 +300,7 @@ async def test_deleted_messages_leave_nothing_but_a_log_line_and_a_count(
     }
     (depth,) = await read_depths(store, ["outbound"], NOW)
     assert depth.discarded == 4
-    lines = await _logged(store, capfd)
+    lines = await _logged(store, capfd, 3)
     assert len(lines) == 3
     assert not queue.client.exists(keys.BY_HAND)
     assert f"discarded id={ids[0]} by=hand stream=outbound" in lines[0]
@@ -272,7 +313,7 @@ async def test_a_job_that_stands_nowhere_can_still_be_deleted(
 ):
     lost = queue.queued()
     queue.client.delete(keys.queue_key("outbound"))
-    assert await inventory.delete(store, [lost]) == {lost: "deleted"}
+    assert await by_command.delete(store, [lost]) == {lost: "deleted"}
     assert not queue.client.exists(keys.job_key(lost))
 
 
@@ -284,7 +325,7 @@ async def test_a_rerouted_letter_stands_in_the_queue_that_was_chosen_and_nowhere
     def judge(given: str, mail: JobEnvelope, body: bytes) -> RelayJob:
         return RelayJob(given, "bulk", replace(mail, rule="new"), b"anew " + body)
 
-    answer = await inventory.reroute(store, [job_id, waiting, "none"], judge)
+    answer = await by_command.reroute(store, [job_id, waiting, "none"], judge)
     assert answer == {job_id: "retried", waiting: "not_dead", "none": "absent"}
     assert queue.ids("bulk") == [job_id]
     assert queue.client.zcard(keys.failed_key("outbound")) == 0
@@ -304,11 +345,11 @@ async def test_a_letter_that_changed_while_it_was_judged_stays(
         queue.client.hset(keys.job_key(job_id), "envelope", b"another")
         return RelayJob(given, "bulk", mail, body)
 
-    assert await inventory.reroute(store, [job_id], judge) == {job_id: "changed"}
+    assert await by_command.reroute(store, [job_id], judge) == {job_id: "changed"}
     assert queue.ids("bulk") == []
 
 
 async def test_the_words_of_a_judge_who_says_no_are_told(queue: _Queue, store: redis.asyncio.Redis):
     job_id = queue.dead()
-    assert await inventory.reroute(store, [job_id], lambda *_: "no") == {job_id: "no"}
+    assert await by_command.reroute(store, [job_id], lambda *_: "no") == {job_id: "no"}
     assert queue.client.zcard(keys.failed_key("outbound")) == 1

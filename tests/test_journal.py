@@ -5,53 +5,31 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from proxy.config import Settings
-from proxy.metrics.intake import REGISTRY
 from proxy.queue import keys
 from proxy.queue.commit import GroupCommit, NotKept
-from proxy.queue.connection import open_redis
 from proxy.queue.job import encode_envelope
 from proxy.queue.journal.file import JournalFile
 from proxy.queue.journal.folder import Bounds
 from proxy.queue.journal.record import Record, pack_record
-from proxy.queue.watch import Demands
 from tests.support.jobs import a_job, a_large_job
+from tests.support.journaling import STALL_S, Committers, in_journal, keep, moved, queued, ready
 from tests.support.keeper import Keeper
 from tests.support.redis_server import RedisServer, new_data_dir, remove_data_dir
 from tests.support.redis_wire import RedisWire
 from tests.support.waiting import wait_for, wait_until
 
 Build = Callable[..., GroupCommit]
-STALL_S = 0.3
-ROOMY = Bounds(disk_floor=0)
 
 
 @pytest.fixture
-async def build(data_dir: Path) -> AsyncIterator[Build]:
+async def build(data_dir: Path) -> AsyncIterator[Committers]:
     """A maker of committers with a journal in `data_dir`, all closed at the end."""
-    made: list[GroupCommit] = []
-
-    def make(
-        folder: Path = data_dir,
-        bounds: Bounds = ROOMY,
-        stall: float = STALL_S,
-        patience: float = 10.0,
-        **demands: Any,
-    ) -> GroupCommit:
-        store = open_redis(Settings(), folder, timeout=None)
-        committer = GroupCommit(
-            store, Demands(**demands), journal=(data_dir, bounds), stall=stall, patience=patience
-        )
-        made.append(committer)
-        return committer
-
-    yield make
-    for committer in made:
-        await committer.close(grace=0.1)
+    committers = Committers(data_dir)
+    yield committers
+    await committers.close()
 
 
 @pytest.fixture
@@ -61,34 +39,6 @@ async def wire(redis_server: RedisServer) -> AsyncIterator[tuple[RedisWire, Path
     async with RedisWire(folder, redis_server.socket) as made:
         yield made, folder
     remove_data_dir(folder)
-
-
-async def ready(committer: GroupCommit) -> GroupCommit:
-    await committer.start()
-    await wait_until(lambda: committer.durability, what="the store is ready")
-    return committer
-
-
-def queued(redis_server: RedisServer, stream: str = "outbound") -> list[str]:
-    found: list[bytes] = redis_server.client().lrange(keys.queue_key(stream), 0, -1)  # type: ignore[assignment]  # bytes, as the client is set
-    return [each.decode() for each in found]
-
-
-def in_journal() -> float:
-    return REGISTRY.get_sample_value("franker_journal_messages") or 0
-
-
-def moved(committer: GroupCommit) -> bool:
-    journal = committer.journal
-    return committer.durability is not None and journal is not None and not journal.pending
-
-
-async def keep(committer: GroupCommit, count: int) -> list[str]:
-    """Have `count` messages kept, one after the other; return their ids."""
-    jobs = [a_job() for _ in range(count)]
-    for job in jobs:
-        await committer.commit(job)
-    return [job.id for job in jobs]
 
 
 # When it takes mail.
@@ -231,7 +181,9 @@ async def test_mail_is_refused_as_full_when_the_journal_is(
     with pytest.raises(NotKept) as told:
         await committer.commit(a_large_job(100_000))
     assert told.value.kind == "full"
-    assert told.value.text == "the mail store is away and its journal is full; try again later"
+    assert (
+        told.value.text == "the mail store takes no mail and its journal is full; try again later"
+    )
     redis_server.start()
     await wait_until(lambda: moved(committer))
     assert queued(redis_server) == [job.id for job in jobs]
@@ -248,6 +200,8 @@ async def test_the_floor_of_the_disk_is_kept(redis_server: RedisServer, build: B
         await committer.commit(a_job())
     assert told.value.kind == "full"
     await wait_until(lambda: committer.unready, what="it is said that no mail can be kept")
+    assert committer.unready.startswith("the mail store does not answer; the disk of the journal")
+    assert "(journal.disk_floor)" in committer.unready
 
 
 async def test_a_journal_that_cannot_be_made_is_said_and_mail_refused(

@@ -82,6 +82,16 @@ def test_cut_at_every_octet_exactly_the_whole_records_before_it_are_there() -> N
         assert torn == (cut not in (HEADER_OCTETS, *ends)), cut
 
 
+def test_no_octet_of_the_header_can_be_changed_without_being_noticed() -> None:
+    header = pack_header(ID, MARK)
+    assert unpack_header(header) == (ID, MARK)
+    for place in range(len(header)):
+        for bit in range(8):
+            changed = bytearray(header)
+            changed[place] ^= 1 << bit
+            assert unpack_header(bytes(changed)) is None, place
+
+
 def test_cut_within_the_header_there_is_nothing() -> None:
     octets, _ = framed()
     for cut in range(HEADER_OCTETS):

@@ -1,5 +1,7 @@
 """Dead letters as files: whole or not there, and nobody's words become fields of their own."""
 
+import os
+import stat
 from email import message_from_bytes, policy
 from pathlib import Path
 
@@ -70,6 +72,24 @@ def test_a_file_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     second = write_letter(tmp_path, ID, b"two")
     assert (first.read_bytes(), second.read_bytes()) == (b"one", b"two")
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"{ID}.2.eml", f"{ID}.eml"]
+
+
+def test_a_letter_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, int, list[str]]] = []
+
+    def fsync(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        names = sorted(path.suffix for path in tmp_path.iterdir())
+        synced.append((stat.filemode(found.st_mode)[0], found.st_size, names))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    written = write_letter(tmp_path, ID, b"one")
+    (kind, size, names), (second, _, after) = synced
+    assert (kind, size) == ("-", 3)
+    assert ".eml" not in names
+    assert (second, after) == ("d", [written.suffix])
 
 
 def test_letters_are_for_their_owners_eyes_only(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ import redis.asyncio
 
 from proxy.config import Settings
 from proxy.mail.ids import new_id
-from proxy.queue import inventory, keys
+from proxy.queue import by_command, keys
 from proxy.queue.connection import open_redis
+from proxy.queue.holds import Hold, hold
 from proxy.queue.job import decode_envelope
+from proxy.queue.selection import Selection
 from tests.support.far_end import FarEnd
 from tests.support.mail_queue import (
     claim_all,
@@ -276,7 +278,7 @@ async def test_nobody_is_told_of_a_dead_letter_that_was_put_back_in_time(
     async with at_work(data_dir, settings) as (claims, office):
         job_id = await die(claims, queue)
         store = open_redis(settings, data_dir, timeout=10)
-        assert await inventory.retry(store, [job_id], now=time.time()) == {job_id: "retried"}
+        assert await by_command.retry(store, [job_id], now=time.time()) == {job_id: "retried"}
         await store.aclose()
         await office.turn()
         assert notices(queue) == []
@@ -289,7 +291,7 @@ async def test_a_letter_that_dies_again_is_told_again(queue: redis.Redis, data_d
         job_id = await die(claims, queue)
         await office.turn()
         store = open_redis(settings, data_dir, timeout=10)
-        await inventory.retry(store, [job_id], now=time.time())
+        await by_command.retry(store, [job_id], now=time.time())
         await store.aclose()
         [claim] = await claim_all(claims, 1)
         assert claim.id == job_id
@@ -377,6 +379,28 @@ async def test_mail_later_than_notify_delay_is_told_once(
     assert old in text
     assert fresh not in text
     assert quiet not in text
+
+
+@pytest.mark.parametrize("selection", [Selection(stream="outbound"), Selection(rule="pay")])
+async def test_held_mail_that_is_late_is_told_as_held_and_not_as_trouble(
+    queue: redis.Redis, data_dir: Path, selection: Selection
+) -> None:
+    settings = settings_with(notify={**NOTIFY, "delay": "1h"})
+    long_ago = time.time() - 3700
+    old = new_id(int(long_ago * 1000))
+    _put_as(queue, old, envelope(owner=OWNER, accepted_at=long_ago, rule="pay"))
+    async with at_work(data_dir, settings) as (claims, office):
+        client = open_redis(settings, data_dir, timeout=5)
+        await hold(client, Hold("mine", selection, time.time()))
+        await client.aclose()
+        assert await claims.claim({"outbound": 1}) == []
+        await office.turn()
+        [(_, notice)] = notices(queue)
+    assert notice["Subject"] == "1 message is held"
+    text = notice.get_content()
+    assert old in text
+    assert "franker queue holds" in text
+    assert "late" not in text
 
 
 async def test_late_mail_is_told_once_by_another_office_too(

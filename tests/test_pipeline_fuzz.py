@@ -7,9 +7,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worker.replies import TransactionReplies
+from worker.smarthost.connection import Connection
 from worker.smarthost.endpoints import Endpoint
-from worker.smarthost.pipeline import Connection
-from worker.smarthost.transaction import Offers, Transaction, TransactionReplies
+from worker.smarthost.transaction import Offers, Transaction
 from worker.verdict import judge
 
 # Mostly what a transaction needs, so that many get to their dot; the rest is trouble.

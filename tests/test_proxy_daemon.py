@@ -18,9 +18,10 @@ import aiohttp
 import pytest
 
 import proxy
-from proxy.daemon import StartError, _missing_logins, host_names, read_aliases, serve
+from proxy.daemon import _missing_logins, serve
 from proxy.listener.counting import REASONS
 from proxy.mail.repairs import Repair
+from proxy.own_host import StartError, host_names, read_aliases
 from tests.support.listening import MESSAGE, settings_for
 from tests.support.processes import free_port
 from tests.support.redis_server import RedisServer

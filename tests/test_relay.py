@@ -13,6 +13,7 @@ from tests.support.mail_queue import dead, envelope, job, put, queued, scheduled
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import login_without_api, relay_at_work, sample, settings_for
 from tests.support.waiting import wait_until
+from worker.claims.scripts import REAP
 
 
 @pytest.fixture
@@ -423,3 +424,18 @@ async def test_a_worker_that_stops_gives_back_what_it_has_not_begun(
     assert left == ids[len(ids) - len(left) :]
     assert len(left) + len(far_end.messages) == 60
     assert not started(queue)
+
+
+async def test_a_message_that_comes_back_while_it_is_still_on_the_wire_is_settled(
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path
+) -> None:
+    far_end.fail("mail", do="delay", seconds=2.5, times=1)
+    put(queue)
+    settings = settings_for(far_end, data_dir, streams=login_without_api(data_dir))
+    async with relay_at_work(settings, data_dir) as relay:
+        await wait_until(lambda: relay.channels[0]._in_flight)
+        claims = relay._claims
+        await claims._living.ask(REAP, claims.incarnation, "")  # it is taken for dead
+        await wait_until(lambda: len(relay.channels[0]._in_flight) == 2)
+        await wait_until(lambda: not relay.channels[0]._in_flight and nothing_left(queue))
+    assert relay.channels[0].octets == 0

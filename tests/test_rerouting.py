@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.mail.fields import parse
-from proxy.queue.job import RelayJob
+from proxy.queue.job import JobEnvelope, RelayJob
 from proxy.rerouting import reroute
 from proxy.submission import Discarded, Policy, Refusal
 from tests.support.mail import LOCAL, MESSAGE_ID, NOW, accepted, envelope, field, fields, policy
@@ -25,7 +25,7 @@ def again(yesterday: Policy, today: Policy, content: str = PLAIN) -> RelayJob:
     return outcome
 
 
-def _kept(given: Policy, content: str = PLAIN):  # type: ignore[no-untyped-def]
+def _kept(given: Policy, content: str = PLAIN) -> tuple[JobEnvelope, bytes]:
     job = accepted(content, given).job
     return replace(job.envelope, attempts=3, waited=7.0), job.body
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.relaying import sample
 from worker.gate import Gate
-from worker.route import Reason, Refusals, pause, probe_now
+from worker.pauses import Reason, pause, probe_now
 from worker.smarthost.host import Budget
 
 
@@ -45,28 +45,6 @@ def test_a_mended_cause_makes_the_probe_due() -> None:
     assert probe_now(paused, now=1.0).due(1.0)
 
 
-def test_five_different_messages_refused_alike_speak_against_the_route() -> None:
-    row = Refusals()
-    for number in range(5):
-        assert not row.against_route
-        row = row.refused(f"m{number}", "550 5.0.0")
-    assert row.against_route
-
-
-def test_one_message_refused_five_times_does_not() -> None:
-    row = Refusals()
-    for _ in range(5):
-        row = row.refused("m", "550 5.0.0")
-    assert not row.against_route
-
-
-def test_another_refusal_starts_a_new_row() -> None:
-    row = Refusals()
-    for number in range(4):
-        row = row.refused(f"m{number}", "550 5.0.0")
-    assert not row.refused("m5", "552 5.3.4").against_route
-
-
 def test_a_gate_shows_its_reason_while_it_is_closed_and_only_then() -> None:
     gate = Gate(("gate-test",), lambda: 0.0)
     gate.close(Reason.TLS, "expired")
@@ -90,17 +68,6 @@ def test_ten_connections_that_fail_together_pause_it_as_one() -> None:
     assert not gate.probe_due
     now[0] = 1.2 + 2.4
     assert gate.probe_due
-
-
-def test_congestion_halves_the_connections_and_lets_them_grow_again() -> None:
-    now = [0.0]
-    gate = Gate(("gate-test",), lambda: now[0])
-    gate.narrow(10)
-    assert gate.width(10) == 5
-    now[0] = 20.0
-    assert gate.width(10) == 7
-    now[0] = 60.0
-    assert gate.width(10) == 10
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ def book(*faults: Fault) -> FaultBook:
 
 
 def strikes(it: FaultBook, at: str, *addresses: str, port: int = 587) -> str:
-    fault = it.strike(at, "127.0.0.1", port, addresses or ("",))  # type: ignore[arg-type]
+    fault = it.strike(at, "127.0.0.1", port, addresses or ("",))  # type: ignore[arg-type]  # a moment, as text
     return fault.reply if fault else ""
 
 
@@ -94,4 +94,4 @@ def test_hidden_extensions_are_those_of_the_port() -> None:
 )
 def test_a_fault_that_could_never_strike_is_refused(values: dict[str, str], why: str) -> None:
     with pytest.raises(FaultError, match=why):
-        Fault(**values)  # type: ignore[arg-type]
+        Fault(**values)  # type: ignore[arg-type]  # on purpose

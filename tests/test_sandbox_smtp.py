@@ -313,7 +313,7 @@ async def test_an_endless_line_ends_the_session(far_end: FarEnd) -> None:
 async def test_a_reply_can_be_replaced_at_any_verb(
     far_end: FarEnd, at: str, expected: list[str]
 ) -> None:
-    far_end.fail(at, "451 4.3.0 not now")  # type: ignore[arg-type]
+    far_end.fail(at, "451 4.3.0 not now")  # type: ignore[arg-type]  # a moment, as text
     async with await logged_in(far_end) as dialog:
         dialog.send(ENVELOPE)
         assert [(await dialog.reply())[:3] for _ in range(3)] == expected
@@ -346,7 +346,7 @@ async def test_a_message_can_be_taken_without_its_250_being_heard(far_end: FarEn
 async def test_a_connection_can_be_dropped_before_the_message_is_taken(
     far_end: FarEnd, at: str
 ) -> None:
-    far_end.fail(at, do="drop", times=1)  # type: ignore[arg-type]
+    far_end.fail(at, do="drop", times=1)  # type: ignore[arg-type]  # a moment, as text
     async with await logged_in(far_end) as dialog:
         assert await dialog.deliver("a@example.com", ["b@example.net"], CONTENT) == ""
     assert far_end.messages == []

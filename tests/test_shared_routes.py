@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from proxy.config.secrets import Secret
 from proxy.queue import keys
 from tests.support.far_end import FarEnd
 from tests.support.mail_queue import dead, put, queued, started
@@ -17,7 +18,8 @@ from tests.support.waiting import wait_until
 from worker.board import Board
 from worker.daemon import Relay
 from worker.gate import Gate
-from worker.route import Reason
+from worker.pauses import Reason, Scope
+from worker.smarthost.host import Way
 
 WRONG = "11111111-2222-3333-4444-555555555555"
 
@@ -253,6 +255,74 @@ def _told(gate: Gate, board: Board) -> dict[str, Any]:
     return told
 
 
+async def test_a_changed_secret_of_one_stream_pauses_and_renames_no_other_with_an_equal_one(
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = {name: data_dir / f"token-{name}" for name in ("outbound", "second")}
+    for file in files.values():
+        file.write_text(far_end.token)
+    streams = {
+        name: {"id": "outbound", "token": {"file": str(file)}} for name, file in files.items()
+    }
+    async with relay_at_work(settings_for(far_end, data_dir, streams=streams), data_dir) as relay:
+        outbound, second = (channel.gate for channel in relay.channels)
+        for name in files:
+            put(queue, stream=name)
+        await far_end.until(2, timeout=5)
+        assert outbound.name == second.name
+        files["second"].write_text(WRONG)
+        relay.channels[1]._pool.open_one()  # before anybody has seen that the file changed
+        await wait_until(lambda: second.reason is Reason.CREDENTIALS and records(queue))
+        assert outbound.name != second.name
+        files["second"].write_text(far_end.token)
+        await wait_until(lambda: second.reason is None and not records(queue))
+        put(queue, stream="second")
+        await far_end.until(3, timeout=5)
+        assert outbound.name == second.name
+    said = [line for line in capfd.readouterr().err.splitlines() if " route_" in line]
+    assert [line for line in said if "stream=outbound" in line] == []
+    assert [line.split(" route_")[1].split()[0] for line in said] == ["paused", "released"]
+
+
+def test_a_pause_from_before_a_secret_changed_is_told_to_nobody_and_stands_until_it_was_tried() -> (
+    None
+):
+    now = 0.0
+    board = Board()
+    gate = Gate(("board-test",), lambda: now, board, name="old", where="h")
+    gate.close(Reason.CREDENTIALS, "535")
+    board.words()
+    board.heard("{}")
+    gate.close(Reason.CREDENTIALS, "535")
+    board.words()
+    gate.rename("new")
+    board.heard("{}")
+    assert gate.reason is Reason.CREDENTIALS
+    assert gate.probe_due
+    assert not [act for act in _told(gate, board)["acts"] if act[1].startswith("new")]
+    now = 31.0
+    board.heard("{}")  # nobody says so for long: it was the old one's
+    assert gate.reason is None
+
+
+def test_of_a_pause_that_another_stream_found_the_log_says_so(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    gate = Gate(("board-test",), lambda: 0.0, Board(), name="r", where="h")
+    told = {"reason": "credentials", "detail": "535", "failures": 1, "age": 1, "wait": 5}
+    gate.hear(Scope.ACCOUNT, {**told, "mine": False, "streams": ["other"]})
+    gate.hear(Scope.ACCOUNT, None)
+    gate.hear(Scope.ACCOUNT, {**told, "mine": False, "streams": ["board-test"]})
+    said = [line for line in capfd.readouterr().err.splitlines() if " route_paused " in line]
+    assert "found by mail of other, which has the same login: 535" in said[0]
+    assert "another worker: 535" in said[1]
+
+
+def test_streams_that_lack_a_login_are_not_one_route() -> None:
+    ways = [Way("h", ((Secret(file=name), Secret(file=name)),)) for name in ("/no/1", "/no/2")]
+    assert ways[0].route() != ways[1].route()
+
+
 def test_what_was_said_is_said_again_until_it_was_heard() -> None:
     board = Board()
     gate = Gate(("board-test",), lambda: 0.0, board, name="r", where="h")
@@ -285,5 +355,5 @@ def test_two_reasons_hold_the_gate_until_both_are_gone() -> None:
     assert [one.reason for one in gate.pauses] == [Reason.UNREACHABLE, Reason.REFUSING]
     gate.reached()
     assert [one.reason for one in gate.pauses] == [Reason.REFUSING]
-    gate.accepted()
+    assert gate.accepted(gate.proof)
     assert not gate.pauses

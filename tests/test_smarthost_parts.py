@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.replies import MAX_LINE, MAX_REPLY, MAX_TEXT, Reply, ReplyReader
 from worker.smarthost import sasl
 from worker.smarthost.endpoints import FADE_S, Endpoint, Endpoints
-from worker.smarthost.replies import MAX_LINE, MAX_REPLY, MAX_TEXT, Reply, ReplyReader
 from worker.smarthost.sasl import Login, SaslFault
 from worker.smarthost.transaction import dot_stuffed
 

@@ -17,13 +17,20 @@ import redis
 from rq import Queue, SimpleWorker
 from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
 from rq.job import Job
-from rq.registry import FailedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
+from rq.registry import (
+    DeferredJobRegistry,
+    FailedJobRegistry,
+    ScheduledJobRegistry,
+    StartedJobRegistry,
+)
 from rq.serializers import JSONSerializer
 from rq.worker import BaseWorker
 
 from proxy.config import Settings
 from proxy.queue import keys
+from proxy.queue.connection import open_redis
 from proxy.queue.job import decode_envelope
+from proxy.queue.releases import release
 from tests.support.mail_queue import (
     claim_all,
     claims_on,
@@ -142,6 +149,38 @@ async def test_rq_info_in_a_loop_changes_nothing_of_what_is_claimed(
         assert {message_id: job(client, message_id) for message_id in ids} == before
         assert started(client) == ids
         assert [await claims.settle(claim, Settlement("gone")) for claim in held] == [True] * 3
+
+
+async def test_a_held_message_survives_what_stock_tools_do(redis_server: RedisServer) -> None:
+    client = redis_server.client()
+    ids = put(client, 2)
+    record = json.dumps({"before": time.time() + 60, "since": time.time()})
+    client.hset(keys.HOLDS, "mine", record)
+    queue = Queue(QUEUE, connection=client, serializer=JSONSerializer)
+    async with claims_on(redis_server.data_dir) as claims:
+        assert await claims.claim({"outbound": 5}) == []
+        before = {message_id: job(client, message_id) for message_id in ids}
+        for ahead in (0, 10_000_000_000):
+            for registry in (DeferredJobRegistry, StartedJobRegistry, FailedJobRegistry):
+                registry(queue=queue).cleanup(time.time() + ahead)
+        _rq(redis_server, "requeue", "-S", "json", "--queue", QUEUE, "--all")
+        _rq(redis_server, "info", "-S", "json")
+        shown = DeferredJobRegistry(queue=queue).get_job_ids()
+        assert sorted(map(str, shown)) == sorted(ids)
+        worker = _stock_simple_worker(client, QUEUE)
+        worker.clean_registries()
+        assert not worker.work(burst=True)
+        claims._pulse._next_sweep = 0.0
+        await claims._pulse._sweep()
+        assert {message_id: job(client, message_id) for message_id in ids} == before
+        fetched = Job.fetch(ids[0], connection=client, serializer=JSONSerializer)
+        assert fetched.get_status() == "deferred"
+        fetched.delete()  # as rq-dashboard does
+        client.delete(keys.HOLDS)
+        store = open_redis(Settings(), redis_server.data_dir, timeout=5)
+        assert (await release(store, time.time())).back == 1
+        await store.aclose()
+        assert [each.id for each in await claim_all(claims, 1)] == ids[1:]
 
 
 async def test_rq_requeue_puts_dead_letters_back_whole_and_with_a_new_clock(
@@ -429,7 +468,7 @@ async def test_our_keys_and_fields_are_a_stock_workers_or_documented_as_ours(
     ours, theirs = seen["ours rq:job:<0>"], seen["stock rq:job:<0>"]
     assert ours - theirs == {"body", "claim", "envelope", "retries_left", "retry_intervals"}
     ours, theirs = seen["ours rq:worker:<2>"], seen["stock rq:worker:<2>"]
-    assert ours - theirs == {"successful_job_count", "failed_job_count"}
+    assert ours - theirs == {"successful_job_count", "failed_job_count", "franker"}
     assert theirs - ours <= {"current_job", "current_job_working_time"}
 
 

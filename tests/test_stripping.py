@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.far_end import FarEnd
-from worker.smarthost.connection import Connection, connect
+from worker.replies import ConnectFailure, Phase
+from worker.smarthost.connection import Connection
 from worker.smarthost.endpoints import Endpoint
-from worker.smarthost.replies import ConnectFailure, Phase
+from worker.smarthost.opening import connect
 from worker.smarthost.sasl import Login
 from worker.smarthost.tls import client_context
 from worker.smarthost.transaction import Transaction

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from proxy.run_file import RunFile
 from proxy.supervisor import (
     REDIS_LINE,
     REDIS_ROUTINE,
-    RunFile,
     Supervisor,
     describe_end,
     restart_delay,
@@ -34,15 +34,24 @@ def note(text):
 def end(number, frame):
     note("end")
     os._exit(0)
+channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+def again(number, frame):
+    note("again")
+    channel.sendto(b"RELOADING=1\\nMONOTONIC_USEC=1", os.environ["NOTIFY_SOCKET"])
+    channel.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
 signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "deaf" else end)
+if name in ("proxy", "worker"):
+    signal.signal(signal.SIGHUP, again)
 note("start")
+if behaviour == "late":
+    while not os.path.exists(diary + ".go"):
+        time.sleep(0.01)
 if behaviour.startswith("exit"):
     while "start redis" not in open(diary).read():
         time.sleep(0.01)
     sys.exit(int(behaviour[4:]))
 if behaviour == "fall" and open(diary).read().count(f"start {name}") < 3:
     os.kill(os.getpid(), signal.SIGKILL)
-channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 ready = b"READY=1\\nX_SMTP=127.0.0.1:2599\\nX_HTTP=127.0.0.1:9599"
 channel.sendto(ready, os.environ["NOTIFY_SOCKET"])
 while True:

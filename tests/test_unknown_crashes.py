@@ -13,7 +13,7 @@ import redis
 
 from tests.support.far_end import FarEnd
 from tests.support.load import Load
-from tests.support.mail_queue import queued, scheduled, started
+from tests.support.mail_queue import scheduled, unsettled
 from tests.support.processes import Installation, Program
 from tests.support.redis_server import new_data_dir, remove_data_dir
 from tests.support.waiting import wait_until
@@ -59,7 +59,7 @@ def waiting(one: Installation) -> list[str]:
 
 async def until_nothing_is_left(one: Installation, timeout: float) -> None:
     with redis.Redis(unix_socket_path=str(one.data_dir / "redis.sock")) as store:
-        await wait_until(lambda: not (queued(store) or started(store) or scheduled(store)), timeout)
+        await wait_until(lambda: not unsettled(store), timeout)
 
 
 def once_each(far_end: FarEnd, accepted: list[str]) -> None:

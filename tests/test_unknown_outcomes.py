@@ -14,7 +14,7 @@ import redis
 from aiohttp import web
 
 from proxy.config import Settings
-from proxy.queue import inventory
+from proxy.queue import by_command, inventory
 from proxy.queue.connection import open_redis
 from proxy.queue.job import decode_envelope
 from tests.support.far_end import FarEnd
@@ -27,6 +27,7 @@ from tests.support.mail_queue import (
     queued,
     scheduled,
     started,
+    unsettled,
 )
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import relay_at_work, sample, settings_for
@@ -37,6 +38,7 @@ from tests.support.waiting import wait_until
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.outcomes.asking.FIRST_S", 0.1)
     monkeypatch.setattr("worker.outcomes.outcomes.FIRST_S", 0.1)
+    monkeypatch.setattr("worker.outcomes.silence.FIRST_S", 0.1)
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def settings_of(far_end: FarEnd, data_dir: Path, **postmark: Any) -> Settings:
 
 
 def nothing_left(queue: redis.Redis) -> bool:
-    return not (queued(queue) or started(queue) or scheduled(queue))
+    return not unsettled(queue)
 
 
 def verdicts(verdict: str) -> float:
@@ -188,7 +190,7 @@ async def test_a_dead_letter_that_was_refused_once_is_judged_anew_after_a_retry(
     async with relay_at_work(settings, data_dir):
         await wait_until(lambda: dead(queue))
         far_end.store.release("outbound", "you@example.net")
-        await inventory.retry(store, dead(queue), now=2.0)
+        await by_command.retry(store, dead(queue), now=2.0)
         await far_end.until(2)
         await wait_until(lambda: nothing_left(queue))
     await store.aclose()

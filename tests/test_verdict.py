@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.smarthost.replies import ConnectFailure, Phase, Reply
-from worker.smarthost.transaction import TransactionReplies
+from worker.replies import ConnectFailure, Phase, Reply, TransactionReplies
 from worker.verdict import Blame, Judgement, judge, judge_connect
 
 A, B, C = "a@example.net", "b@example.net", "c@example.net"

@@ -7,10 +7,13 @@ that fails concerns the workers of this host.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from worker.route import Pause, Scope
+from worker.pauses import Pause, Scope
+
+ANY_ROW = "*"
+"""Stands for whatever row of refusals a route is in."""
 
 
 class Member(Protocol):
@@ -25,6 +28,10 @@ class Member(Protocol):
         """Take over how the route stands for all, as the record says; None: it is not paused."""
         ...
 
+    def hear_row(self, row: str) -> None:
+        """Hear the name of the row of refusals in which its account is; "": in none."""
+        ...
+
 
 class Board:
     """The gates of one worker, and what they have to say."""
@@ -35,12 +42,19 @@ class Board:
         self.has_heard = False
         """Whether Redis has ever told how the routes stand."""
         self._members: list[Member] = []
+        self._apis_found: set[str] = set()  # by this worker
+        self._apis_told: set[str] = set()
+        self._rows: dict[str, str] = {}
         self._acts: list[list[Any]] = []
         self._underway: list[list[Any]] = []
 
     def join(self, member: Member) -> None:
         """Let `member` say and hear from now on."""
         self._members.append(member)
+
+    def leave(self, member: Member) -> None:
+        """Let `member` say and hear nothing any more."""
+        self._members.remove(member)
 
     # -- said by gates -------------------------------------------------------------------------
 
@@ -77,7 +91,8 @@ class Board:
         """Return what there is to say now, and all over again until `heard` is called."""
         self._underway, self._acts = self._underway + self._acts, []
         names = [name for member in self._members for name in member.names.values()]
-        return json.dumps({"routes": names, "acts": self._underway})
+        apis = sorted(self._apis_found - self._apis_told)
+        return json.dumps({"routes": names, "acts": self._underway, "apis": apis})
 
     def heard(self, answer: bytes | str) -> None:
         """Hear how the routes stand, after everything that `words` returned."""
@@ -89,3 +104,34 @@ class Board:
             for scope, name in dict(member.names).items():
                 if name not in unsaid:  # else the answer is older than what we know
                     member.hear(scope, told.get(name))
+
+    def heard_rows(self, told: Sequence[bytes]) -> None:
+        """Hear which routes refuse mail just now: route, row as JSON, ...; with every answer."""
+        if not told and not self._rows:
+            return
+        self._rows = {}
+        for name, row in zip(told[::2], told[1::2], strict=True):
+            try:
+                said = json.loads(row)["id"]
+            except (ValueError, LookupError, TypeError):
+                said = None
+            # What cannot be read is ended by the next message that is taken.
+            self._rows[name.decode()] = said if isinstance(said, str) else ANY_ROW
+        for member in self._members:
+            member.hear_row(self._rows.get(member.names[Scope.ACCOUNT], ""))
+
+    # -- ways to Postmark's API ------------------------------------------------------------------
+
+    def found_api(self, name: str) -> None:
+        """Say that there is a way to the API called `name`; said anew where Redis forgot it."""
+        if name not in self._apis_found:
+            self._apis_found.add(name)
+            self.hurry()
+
+    def knows_api(self, name: str) -> bool:
+        """Tell whether any worker ever found a way to the API called `name`."""
+        return name in self._apis_found or name in self._apis_told
+
+    def heard_apis(self, told: Sequence[bytes]) -> None:
+        """Hear to which APIs there is a way."""
+        self._apis_told = {name.decode() for name in told}

@@ -8,37 +8,41 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from proxy import log
 from proxy.config.model import Settings
-from proxy.metrics import relaying
 from worker import ledger, relay
-from worker.claims import Claim, Claims, Settlement
+from worker.claim import Claim, Leave
+from worker.claims import Claims
+from worker.congestion import Congestion
+from worker.experience import Experience
+from worker.expiry import expired
 from worker.gate import Gate
-from worker.outcomes import Outcomes
-from worker.permits import Permits
-from worker.relay import Passage, Step
-from worker.route import Reason
+from worker.in_hand import InHand
+from worker.outcomes import ENDED, Outcomes
+from worker.pauses import Reason
+from worker.relay import Passage, Step, UnknownOutcome
+from worker.replies import TransactionReplies
 from worker.smarthost.connection import Connection
 from worker.smarthost.host import Budget, Logins, RouteClosed, Smarthost, Way
 from worker.smarthost.pool import Pool
 from worker.smarthost.sasl import Login
-from worker.smarthost.transaction import Transaction, TransactionReplies
-from worker.suspicion import Cause, Suspicion
+from worker.smarthost.transaction import Transaction
+from worker.suspicion import Cause
 from worker.verdict import Blame, Judgement, judge
 
 READY_PER_CONNECTION = 4
 """Messages claimed for each connection: two on the wire, two to follow at once."""
 
 _STOP_S = 10.0
-_ENDED = "the worker that sent it ended before the reply came"
+_CHANGED = "its stream's settings have changed"
 
 
-class Channel:
+class Channel(InHand):
     """All mail of the streams that share one login to one host."""
 
     def __init__(
@@ -59,6 +63,7 @@ class Channel:
         `roomy` is called whenever mail could be claimed that could not before. `where` is this
         host, whose workers share their troubles with the network.
         """
+        super().__init__(claims)
         self.streams = tuple(streams)
         self.gate = Gate(
             streams,
@@ -69,24 +74,20 @@ class Channel:
             where=where,
             turned=self._turned,
         )
-        self._way = way
-        self.octets = 0  # of the messages held
+        self.way = way
         self._settings = settings
         self._logins = Logins(way)
         self._budget = budget
-        self._claims = claims
         self._outcomes = outcomes
         self._roomy = roomy
-        self._ready: deque[Passage] = deque()
-        self._in_flight: dict[str, Passage] = {}
-        self._landed = asyncio.Event()
-        self._landed.set()
-        self._permits = Permits(claims)
-        self._closing = False
+        self._closing = ""  # why no more mail is taken
         self._pool = Pool(
             smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
         )
-        self._suspicion = Suspicion()
+        self._congestion = Congestion()
+        self._experience = Experience(
+            claims, self.gate, self._congestion, self._pool, self._logins, self._close_gate
+        )
         budget.join(self)
         self._width = 0
         self._measure()
@@ -94,9 +95,9 @@ class Channel:
     # -- what the claiming loop and the budget ask ---------------------------------------------
 
     @property
-    def held(self) -> int:
+    def in_hand(self) -> int:
         """Messages claimed and not settled."""
-        return len(self._ready) + len(self._in_flight)
+        return super().in_hand + self._experience.in_question
 
     @property
     def wants_connections(self) -> bool:
@@ -115,53 +116,48 @@ class Channel:
         if self.gate.reason is not None:
             # Only a refusing route needs a message to be probed, and each time another one.
             probe = self.gate.reason is Reason.REFUSING and self.gate.probe_due
-            return 1 if probe and not self.held else 0
+            return 1 if probe and not self.in_hand else 0
         capacity = self._width * READY_PER_CONNECTION
-        room = capacity - self.held
+        room = capacity - self.in_hand
         # Few large claims cost less than many small ones: wait until a good part is free.
         return room if room * 3 >= capacity or not self._ready else 0
 
     def _measure(self) -> None:
         """See how many connections may be used now; too dear to ask for each message."""
-        self._width = self.gate.width(self._budget.allowed(self))
+        self._width = 0
+        if not self._closing:
+            self._width = self._congestion.width(self._budget.allowed(self), time.monotonic())
 
-    def offer(self, claims: Iterable[Claim], now: float) -> None:
-        """Take claimed messages; those past their `expires_at` at `now` (s since 1970) die here."""
+    def offer(self, claims: Iterable[Claim]) -> None:
+        """Take claimed messages; those whose time (`expires`) is over die here."""
         self._measure()
         for claim in claims:
-            if self._is_to_be_asked_for(claim):
-                self._outcomes.ask(claim)
+            if self._outcomes.takes(claim):
                 continue
             self.octets += len(claim.body)
-            expires_at = claim.envelope.expires_at
             passage = relay.begin(claim)
             if claim.dot:
                 self._take_over(passage)
-            elif expires_at is not None and now > expires_at:
-                self._end(passage, relay.bury(passage, "it expired before it could be sent"))
             else:
                 self._ready.append(passage)
+        self._bury_expired()
         self.feed()
-
-    def _is_to_be_asked_for(self, claim: Claim) -> bool:
-        """Tell whether nobody is left of a message but those whose outcome Postmark is asked."""
-        if not claim.dot or not relay.asks_for_all(claim):
-            return False
-        if self._outcomes.policy(claim.stream) != "ask":
-            return False
-        if not claim.envelope.asked:
-            log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=_ENDED)
-        return True
 
     def _take_over(self, passage: Passage) -> None:
         """Go on with a message whose last transaction nobody knows the end of."""
         claim = passage.claim
-        log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=_ENDED)
-        step = relay.resume(passage, _ENDED, self._outcomes.policy(claim.stream))
+        log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=ENDED)
+        step = relay.resume(passage, ENDED, self._outcomes.policy(claim.stream))
         if step is None:
             self._ready.append(passage)
         else:
             self._end(passage, step)
+
+    def _bury_expired(self) -> None:
+        """Let nothing that has an end wait here beyond it, and above all not be sent."""
+        for passage in expired(self._ready):
+            self._ready.remove(passage)
+            self._end(passage, relay.expire(passage))
 
     # -- the dispatcher ------------------------------------------------------------------------
 
@@ -172,11 +168,12 @@ class Channel:
             if not self._closing:
                 self._start_ready()
         else:  # another worker closed it, or a claim was under way when this one did
-            self._clear_ready(reason)
+            self.recall(f"the route is paused: {reason}")
         if self.room():
             self._roomy()
 
     def _start_ready(self) -> None:
+        self._bury_expired()
         held_up = []  # messages that need a fresh connection must not stop those that do not
         while self._ready:
             passage = self._ready[0]
@@ -206,13 +203,15 @@ class Channel:
                 passage.envelope.mail_from, recipients, claim.body, before_dot=may_send_dot
             )
         except ValueError as error:  # the listener lets no such address in
-            self._our_defect(passage, error)
+            self._our_defect(passage, error, self._settings.retry)
             return
-        self._in_flight[claim.id] = passage
+        self._in_flight[claim.id, claim.execution] = passage
         self._landed.clear()
         fresh = self._pool.is_fresh(connection)
         replies = connection.submit(transaction)
-        replies.add_done_callback(partial(self._finished, connection, passage, recipients, fresh))
+        replies.add_done_callback(
+            partial(self._finished, connection, passage, recipients, fresh, self.gate.proof)
+        )
 
     def _finished(
         self,
@@ -220,10 +219,11 @@ class Channel:
         passage: Passage,
         recipients: tuple[str, ...],
         fresh: bool,
+        proof: str,
         future: "asyncio.Future[TransactionReplies]",
     ) -> None:
         """Judge a transaction that ended, and go on."""
-        del self._in_flight[passage.claim.id]
+        del self._in_flight[passage.claim.id, passage.claim.execution]
         self._pool.ended(connection)
         dot_out = recipients  # until it is known better
         try:
@@ -231,9 +231,9 @@ class Channel:
             dot_out = recipients if replies.dot_sent else ()
             judgement = judge(replies, recipients)
             ledger.transaction(passage, connection.endpoint, replies, judgement)
-            self._settle(passage, judgement, replies, connection, fresh=fresh)
+            self._settle(passage, judgement, replies, connection, fresh=fresh, proof=proof)
         except Exception as error:
-            self._our_defect(passage, error, dot_out)
+            self._our_defect(passage, error, self._settings.retry, dot_out)
         if not self._in_flight:
             self._landed.set()
         if self._refill(connection):
@@ -247,9 +247,11 @@ class Channel:
         if not self._ready or self.gate.reason is not None or self._closing:
             return False
         passage = self._ready[0]
-        usable = connection.free_slots and len(self._pool) <= self._width
+        usable = self._pool.takes(connection) and len(self._pool) <= self._width
         if not usable or passage.wants_fresh or not self._claims.holds(passage.claim):
             return False
+        if passage.envelope.expires_at is not None:
+            return False  # `feed` looks whether it may still be sent
         self._start(connection, self._ready.popleft())
         return True
 
@@ -261,90 +263,74 @@ class Channel:
         connection: Connection,
         *,
         fresh: bool,
+        proof: str,
     ) -> None:
-        retry = self._settings.retry
         if passage.claim.id in self._permits.stopped and not replies.dot_sent:
             self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
             return
         if self._closing and judgement.unknown and self._policy(passage) != "ask":
-            self._give_back(passage, "the worker stops", dot=tuple(judgement.unknown))
+            self._give_back(passage, self._closing, dot=tuple(judgement.unknown))
             return
-        cause = self._learn(passage, judgement, replies, connection)
+        cause = self._experience.learn(passage, judgement, replies, connection, proof)
         if cause is Cause.ROUTE:
             self._give_back(passage, judgement.reason)
         elif cause is Cause.UNCLEAR:
             # To the end of the line: the next probe must be another message.
-            self._end(passage, relay.postpone(passage, judgement.reason, delay=retry.first))
+            self._put_off(passage, judgement)
+        elif judgement.refusal is not None and judgement.dead:
+            self._experience.refused(
+                passage,
+                judgement.refusal,
+                partial(self._may_die, passage, judgement, connection, fresh),
+            )
         else:
             if judgement.blame is Blame.CREDENTIALS:
                 deferred = {**judgement.deferred, **judgement.again}
                 judgement = replace(judgement, deferred=deferred, again={})
-            step = relay.advance(
-                passage,
-                judgement,
-                fresh=fresh,
-                retry=retry,
-                unknown_outcome=self._policy(passage),
-                chance=random.random(),
-                ask_in=self._outcomes.first_pause() if judgement.unknown else 0.0,
-            )
-            self._end(passage, step, connection)
+            self._advance(passage, judgement, connection, fresh=fresh)
 
-    def _policy(self, passage: Passage) -> str:
-        return self._outcomes.policy(passage.claim.stream)
-
-    def _learn(
+    def _may_die(
         self,
         passage: Passage,
         judgement: Judgement,
-        replies: TransactionReplies,
         connection: Connection,
-    ) -> Cause:
-        """Let gate and pool learn from a transaction; return what it is put down to."""
-        blame = judgement.blame
-        if replies.final is not None and replies.final.positive:
-            self._pool.avoid = None
-            self._suspicion.accepted(time.monotonic())
-            self.gate.accepted()
-        elif blame is Blame.CREDENTIALS:
-            return self._learn_of_policy(passage, judgement, connection)
-        elif blame is Blame.CONGESTION:
-            self.gate.narrow(self._pool.reached)
-        elif judgement.midway:
-            self._pool.avoid = connection.endpoint
-        refusal = judgement.refusal
-        if refusal is not None and judgement.dead:
-            closed = self.gate.reason is Reason.REFUSING
-            reply = f"{refusal.code} {refusal.enhanced}"
-            if self.gate.refused(passage.claim.id, reply) or closed:
-                self._close_gate(Reason.REFUSING, judgement.reason or str(refusal))
-                return Cause.UNCLEAR
-        return Cause.MESSAGE
-
-    def _learn_of_policy(
-        self, passage: Passage, judgement: Judgement, connection: Connection
-    ) -> Cause:
-        cause = self._suspicion.judge(passage.claim.id, time.monotonic())
-        if cause is Cause.ROUTE:
-            self._pool.retire(connection)
-            if self._logins.refused(self._pool.login_of(connection)) is None:
-                self._close_gate(Reason.CREDENTIALS, judgement.reason)
-        return cause
-
-    def _our_defect(
-        self, passage: Passage, error: Exception, dot_out: tuple[str, ...] = ()
+        fresh: bool,
+        leave: Leave,
     ) -> None:
-        """Defer a message that we cannot handle: no attempt counted, no bounce, no loss.
+        """Go on with a message that was refused as a whole, now that all workers were heard."""
+        try:
+            match leave:
+                case Leave.DIES:
+                    self._advance(passage, judgement, connection, fresh=fresh)
+                case Leave.WAITS:
+                    self._close_gate(Reason.REFUSING, judgement.reason)
+                    self._put_off(passage, judgement)
+                case Leave.LOST:
+                    self._forget(passage)
+        except Exception as error:
+            self._our_defect(passage, error, self._settings.retry)
+        self.feed()
 
-        What became of those in `dot_out` is unknown.
-        """
-        log.defect("relay", error=error, message_id=passage.claim.id)
-        relaying.DEFECTS.labels("relay").inc()
-        reply = f"a defect in Franker: {error!r}; the log has more"
-        step = relay.postpone(passage, reply, delay=self._settings.retry.cap)
-        self._claims.settle(passage.claim, replace(step.settlement, dot=dot_out))
-        ledger.step(passage, step, None)
-        self._forget(passage)
+    def _put_off(self, passage: Passage, judgement: Judgement) -> None:
+        delay = self._settings.retry.first
+        self._end(passage, relay.postpone(passage, judgement.reason, delay=delay))
+
+    def _advance(
+        self, passage: Passage, judgement: Judgement, connection: Connection, *, fresh: bool
+    ) -> None:
+        step = relay.advance(
+            passage,
+            judgement,
+            fresh=fresh,
+            retry=self._settings.retry,
+            unknown_outcome=self._policy(passage),
+            chance=random.random(),
+            ask_in=self._outcomes.first_pause() if judgement.unknown else 0.0,
+        )
+        self._end(passage, step, connection)
+
+    def _policy(self, passage: Passage) -> UnknownOutcome:
+        return self._outcomes.policy(passage.claim.stream)
 
     def _end(self, passage: Passage, step: Step, connection: Connection | None = None) -> None:
         """Record one step: in the queue, the log and the metrics."""
@@ -357,25 +343,11 @@ class Channel:
         else:
             self._ready.appendleft(step.passage)
 
-    def _give_back(self, passage: Passage, why: str, dot: tuple[str, ...] = ()) -> None:
-        """Return a message to the head of its queue: nothing was its fault."""
-        self._claims.settle(passage.claim, Settlement("back", passage.envelope, dot=dot))
-        log.returned(passage.claim.id, stream=passage.claim.stream, detail=why)
-        self._forget(passage)
-
-    def _forget(self, passage: Passage) -> None:
-        self.octets -= len(passage.claim.body)
-        self._permits.stopped.discard(passage.claim.id)
-
     # -- the gate ------------------------------------------------------------------------------
 
     def _close_gate(self, reason: Reason, detail: str) -> None:
         self.gate.close(reason, detail)
-        self._clear_ready(reason)
-
-    def _clear_ready(self, reason: Reason) -> None:
-        while self._ready:
-            self._give_back(self._ready.pop(), f"the route is paused: {reason}")
+        self.recall(f"the route is paused: {reason}")
 
     def start(self) -> None:
         """See at once whether mail can leave, rather than with the first message."""
@@ -387,26 +359,27 @@ class Channel:
             self._pool.open_one()
 
     def _opened(self, login: Login) -> None:
-        self._suspicion.logged_in(time.monotonic())
-        for stream in self.streams:
-            for name in self._way.each_name:
-                used = relaying.CREDENTIAL_USED.labels(stream, name)
-                used.set(name == login.name)
+        self._experience.logged_in(login, self.streams)
+        self.gate.rename(self.way.route())  # it may have changed since the last tick
         self.gate.reached()
         self.feed()
 
     def _not_opened(self, closed: RouteClosed) -> None:
         if closed.reason is Reason.UNREACHABLE and self._pool.reached:
             # Others are open: the host is there and wants no more of us.
-            self.gate.narrow(self._pool.reached + 1)
+            self._congestion.narrow(self._pool.reached + 1, time.monotonic())
         elif not self._closing:
-            self._close_gate(closed.reason, closed.detail)
+            self.gate.rename(self.way.route())
+            if closed.reason is Reason.CREDENTIALS and closed.route != self.gate.name:
+                self._turned()  # what was refused is not what is there now
+            else:
+                self._close_gate(closed.reason, closed.detail)
 
     def tick(self) -> None:
         """Do what time alone makes due; called about once a second."""
         self._measure()
         self._pool.tidy(time.monotonic(), self._width)
-        self.gate.rename(self._way.route())  # a secret that was changed is tried at once
+        self.gate.rename(self.way.route())  # a secret that was changed is tried at once
         self._turned()
 
     def _turned(self) -> None:
@@ -417,6 +390,33 @@ class Channel:
             self._pool.open_one()
         self.feed()
 
+    # -- other settings ------------------------------------------------------------------------
+
+    def go_by(self, settings: Settings, streams: Sequence[str], roomy: Callable[[], None]) -> None:
+        """Use other settings for the same way; what waits here for a stream that went goes back.
+
+        Connections by a secret that is no longer the one take no more mail.
+        """
+        self._settings, self._roomy = settings, roomy
+        ledger.forget_credentials(set(self.streams) - set(streams), self.way.each_name)
+        self.streams = tuple(streams)
+        self.gate.serve(streams)
+        self.recall(_CHANGED, lambda passage: passage.claim.stream not in streams)
+        self._pool.renew(self.way.logins())
+        self._measure()
+        self.feed()
+
+    def leave(self) -> Coroutine[Any, Any, None]:
+        """Take no more mail from now on; the rest is gone when all on the wire has its reply."""
+        self._closing = _CHANGED
+        ledger.forget_credentials(self.streams, self.way.each_name)
+        self.gate.leave()
+        return self._leave()
+
+    async def _leave(self) -> None:
+        await self.close(patience=None, why=_CHANGED)
+        self._budget.leave(self)
+
     # -- the end -------------------------------------------------------------------------------
 
     def stop(self, job_id: str) -> None:
@@ -426,17 +426,17 @@ class Channel:
                 self._ready.remove(passage)
                 self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
                 return
-        if job_id in self._in_flight:
+        if any(job_id == each for each, _ in self._in_flight):
             self._permits.stopped.add(job_id)
 
-    async def close(self) -> None:
-        """Finish what is on the wire, within 10 s, and give back what is not."""
-        self._closing = True
-        while self._ready:
-            self._give_back(self._ready.pop(), "the worker stops")
+    async def close(self, patience: float | None = _STOP_S, why: str = "the worker stops") -> None:
+        """Finish what is on the wire, within `patience` seconds, and give back what is not."""
+        self._closing = why
+        self._width = 0
+        self.recall(why)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_S):
+            async with asyncio.timeout(patience):
                 await self._landed.wait()
-        self._pool.abort("the worker stops")
+        self._pool.abort(why)
         await self._landed.wait()
         await self._pool.close()

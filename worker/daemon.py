@@ -5,34 +5,37 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from proxy import log
 from proxy.alerts import View, open_alerts
-from proxy.config import Settings, told_nobody, usable_data_dir
+from proxy.config import Loaded, Settings, told_nobody, usable_data_dir
 from proxy.log import systemd
 from proxy.metrics import relaying
+from proxy.reloading import Reloading
 from proxy.web.server import HttpError, HttpServer, serve_http
-from worker import ledger, troubles
+from worker import troubles
 from worker.channel import Channel
-from worker.claims import Claim, Claims
+from worker.claim import Claim, Settlement
+from worker.claims import Claims
+from worker.expiry import Expiry
+from worker.network import Network
 from worker.notices import open_office
-from worker.outcomes import Outcomes
-from worker.smarthost.host import Budget, Smarthost, Way, way_of
-from worker.smarthost.tls import TrustStore
 
 POLL_S = 1.0
 """How long at most a message waits when its wake-up was lost."""
 
-HELD_OCTETS = 24_000_000
+OCTETS_IN_HAND = 24_000_000
 """Octets of messages in memory above which no more are claimed: one claim (4 MB or one message)
 goes beyond it at most."""
 
 LOOK_AGAIN_S = 60.0
 """How often a port that failed is looked at, while mail goes by another."""
+
+NEEDS_RESTART = ("data_dir", "redis", "worker.http")
+"""What of the configuration a running worker cannot change."""
 
 _TICK_S = 0.5
 
@@ -45,39 +48,28 @@ class Relay:
         self._stopping = asyncio.Event()
         self._roomy = asyncio.Event()
         self._asked: frozenset[str] = frozenset()  # streams, in the last claim
-        self._turn = 0
-        trust = TrustStore(settings.postmark.ca_file)
-        self._outcomes = Outcomes(settings, claims, trust)
-        local_name = socket.gethostname()
-        ways: defaultdict[Way, list[str]] = defaultdict(list)
-        for name, stream in settings.streams.items():
-            ways[way_of(stream, settings.postmark)].append(name)
-        hosts = {way.host for way in ways}
-        self._smarthosts = {
-            host: Smarthost(host, settings.postmark, trust, local_name) for host in hosts
-        }
-        self._budgets = {host: Budget(lambda: claims.share) for host in hosts}
-        self.channels = [
-            Channel(
-                settings,
-                streams,
-                way,
-                self._smarthosts[way.host],
-                self._budgets[way.host],
-                claims,
-                self._outcomes,
-                roomy=partial(self._room_for, frozenset(streams)),
-                where=local_name,
-            )
-            for way, streams in ways.items()
-        ]
-        self._by_stream = {
-            stream: channel for channel in self.channels for stream in channel.streams
-        }
-        ledger.open_accounts(settings.streams, settings.postmark.ports)
+        self.network = Network(settings, claims, self._room_for)
+        self._expiry = Expiry(claims, list(settings.streams), self._offer)
         claims.on_shutdown = self.stop
-        claims.on_stop_job = self._stop_job
-        claims.connections_in_use = lambda: max(budget.in_use for budget in self._budgets.values())
+        claims.on_stop_job = self.network.stop_job
+        claims.on_recall = lambda: [
+            done for channel in self.channels for done in channel.recall("the holds have changed")
+        ]
+        claims.connections_in_use = lambda: self.network.connections_in_use
+
+    @property
+    def channels(self) -> list[Channel]:
+        """The channels that take mail."""
+        return self.network.channels
+
+    def go_by(self, settings: Settings) -> None:
+        """Go by other settings from now on, unless it is ending."""
+        if self._stopping.is_set():
+            return
+        self._claims.go_by(settings)
+        self.network.go_by(settings)
+        self._expiry.go_by(list(settings.streams))
+        self._roomy.set()
 
     def stop(self) -> None:
         """Claim no more and let `run` end."""
@@ -89,11 +81,6 @@ class Relay:
         """Return when `stop` was called."""
         await self._stopping.wait()
 
-    def _stop_job(self, job_id: str) -> None:
-        for channel in self.channels:
-            channel.stop(job_id)
-        self._outcomes.stop(job_id)
-
     def _room_for(self, streams: frozenset[str]) -> None:
         """Claim again: at once when there is room for a stream that was not asked for mail."""
         self._roomy.set()
@@ -101,27 +88,15 @@ class Relay:
             self._claims.wake()
 
     def slots(self) -> dict[str, int]:
-        """Return how many messages of each stream could be taken now, where it is any.
-
-        A channel's room is divided among its streams; what is left over goes round.
-        """
-        self._turn += 1
-        if sum(channel.octets for channel in self.channels) > HELD_OCTETS:
-            return {}
-        slots = {}
-        for channel in self.channels:
-            count = len(channel.streams)
-            part, rest = divmod(channel.room(), count)
-            for place, stream in enumerate(channel.streams):
-                slots[stream] = part + ((place + self._turn) % count < rest)
-        return {stream: count for stream, count in slots.items() if count}
+        """Return how many messages of each stream could be taken now, where it is any."""
+        return {} if self.network.octets > OCTETS_IN_HAND else self.network.slots()
 
     async def run(self) -> None:
         """Claim and relay until `stop`; then finish what is on the wire and give back the rest."""
-        for channel in self.channels:
-            channel.start()
+        self.network.start()
         ticking = asyncio.create_task(self._tick(), name="tick")
         looking = asyncio.create_task(self._look_again(), name="look again")
+        expiring = asyncio.create_task(self._expiry.run(), name="expiry")
         try:
             while not self._stopping.is_set():
                 try:
@@ -132,8 +107,8 @@ class Relay:
         finally:
             ticking.cancel()
             looking.cancel()
-            await asyncio.gather(*(channel.close() for channel in self.channels))
-            await self._outcomes.close()
+            expiring.cancel()
+            await self.network.close()
             await self._claims.close()
 
     async def _claim_once(self) -> None:
@@ -147,30 +122,28 @@ class Relay:
         if not claims:
             await self._claims.wait_for_work(POLL_S)
             return
-        by_channel: defaultdict[Channel, list[Claim]] = defaultdict(list)
+        self._offer(claims)
+
+    def _offer(self, claims: Sequence[Claim]) -> None:
+        by_channel: defaultdict[Channel | None, list[Claim]] = defaultdict(list)
         for claim in claims:
-            by_channel[self._by_stream[claim.stream]].append(claim)
-        now = time.time()
+            by_channel[self.network.channel_of(claim.stream)].append(claim)
         for channel, mine in by_channel.items():
-            channel.offer(mine, now)
+            if channel is not None:
+                channel.offer(mine)
+                continue
+            for claim in mine:  # its stream went while the claim was under way
+                self._claims.settle(claim, Settlement("back", dot=claim.dot))
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
-            for channel in self.channels:
-                try:
-                    channel.tick()
-                except Exception as error:
-                    _defect(error)
+            self.network.tick(_defect)
 
     async def _look_again(self) -> None:
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
-            for smarthost in self._smarthosts.values():
-                try:
-                    await smarthost.look_again()
-                except Exception as error:
-                    _defect(error)
+            await self.network.look_again(_defect)
 
     def look(self, host: str) -> View:
         """Return what people should be told of, seen from `host`."""
@@ -195,6 +168,8 @@ class Relay:
         ]
         if not self._claims.store_answers:
             closed.append("the mail store does not answer")
+        if self._claims.store_fault:
+            closed.append(self._claims.store_fault)
         if self._claims.suspended:
             closed.append("suspended by hand (rq resume ends it)")
         return not closed, "; ".join(closed)
@@ -225,8 +200,19 @@ async def _serve_http(settings: Settings, number: int, relay: Relay) -> HttpServ
         return None
 
 
-async def serve(settings: Settings, source: str, notices: Sequence[str], *, number: int) -> None:
-    """Run worker `number` of this host until SIGTERM, SIGINT or an RQ shutdown command."""
+async def serve(
+    settings: Settings,
+    source: str,
+    notices: Sequence[str],
+    *,
+    number: int,
+    reread: Callable[[], Loaded] | None = None,
+) -> None:
+    """Run worker `number` of this host until SIGTERM, SIGINT or an RQ shutdown command.
+
+    `reread` returns what is configured at the time of a SIGHUP; None: there is nothing to be read
+    again.
+    """
     data_dir, notice = usable_data_dir(settings, os.environ)
     for text in (*notices, notice, told_nobody(settings)):
         if text:
@@ -236,6 +222,9 @@ async def serve(settings: Settings, source: str, notices: Sequence[str], *, numb
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, relay.stop)
+    hung_up = asyncio.Event()
+    if reread is not None:
+        loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     http = await _serve_http(settings, number, relay)
     starting = asyncio.create_task(claims.start())
     stopped = asyncio.create_task(relay.stopped())
@@ -253,15 +242,35 @@ async def serve(settings: Settings, source: str, notices: Sequence[str], *, numb
         systemd.tell("READY=1", *([f"X_HTTP={http.address}"] if http else []))
         host = socket.gethostname()
         async with (
-            open_office(settings, data_dir, lambda: claims.incarnation),
+            open_office(settings, data_dir, lambda: claims.incarnation) as office,
             open_alerts(
                 settings,
                 data_dir,
-                partial(relay.look, host),
+                lambda _: relay.look(host),
                 shown=relaying.ALERTS,
                 mine=partial(troubles.is_of, host),
-            ),
+            ) as alerts,
+            contextlib.AsyncExitStack() as stack,
         ):
+            if reread is not None:
+
+                async def take(settings: Settings) -> None:
+                    relay.network.check(settings)
+                    relay.go_by(settings)
+                    office.go_by(settings)
+                    alerts.go_by(settings.notify)
+
+                reloading = Reloading(
+                    "worker",
+                    hung_up,
+                    settings,
+                    notices,
+                    reread,
+                    take,
+                    fixed=NEEDS_RESTART,
+                    shown=relaying.CONFIG,
+                )
+                await stack.enter_async_context(reloading.at_work())
             await relay.run()
     else:
         starting.cancel()

@@ -1,21 +1,23 @@
-"""The gate before a route: open, or closed for a reason that is not the mail's, and how wide.
+"""The gate before a route: open, or closed for a reason that is not the mail's.
 
-Keeps the state of `worker.route` for one channel, shares it with the other workers by the board,
+Keeps the state of `worker.pauses` for one channel, shares it with the other workers by the board,
 and tells log and metrics of every change.
 """
 
+import contextlib
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from proxy import log
 from proxy.metrics import relaying
-from worker import route
-from worker.board import Board
-from worker.route import SCOPES, Pause, Reason, Refusals, Scope
+from worker import pauses
+from worker.board import ANY_ROW, Board
+from worker.pauses import SCOPES, Pause, Reason, Scope
 
-_RECOVERY_S = 10.0
+_TRIAL_S = 30.0
+"""For so long a pause from before a secret changed stands without a word from the others."""
 
 
 class Gate:
@@ -40,6 +42,8 @@ class Gate:
         """
         self.tried = False
         """Whether it was ever seen if the route can be used."""
+        self.proof = ""
+        """The row of refusals that a 250 to mail begun now proves to be over; "": nothing."""
         self._streams = tuple(streams)
         self._clock = clock
         self._board = board or Board()
@@ -48,13 +52,10 @@ class Gate:
         self._where = where
         self._turned = turned
         self._pauses: dict[Scope, Pause] = {}
+        self._trial: dict[Scope, float] = {}  # what is not known of the route by its new name
         self._first: Pause | None = None
-        self._refusals = Refusals()
-        self._width: int | None = None
-        self._narrowed_at = 0.0
-        for stream in self._streams:
-            for reason in Reason:
-                relaying.ROUTE_PAUSED.labels(stream, reason).set(0)
+        self._row = ""
+        self._show(self._streams)
         self._board.join(self)
 
     @property
@@ -89,7 +90,8 @@ class Gate:
         if scope is Scope.ACCOUNT:  # the host had its say: it is there
             self._drop(Scope.HOST)
         self.tried = True
-        after = route.pause(before, reason, detail, now=now, chance=random.random())
+        self._trial.pop(scope, None)
+        after = pauses.pause(before, reason, detail, now=now, chance=random.random())
         self._keep(scope, after)
         self._say(scope)
         for stream in self._streams:
@@ -98,17 +100,22 @@ class Gate:
     def probe_now(self) -> None:
         """Make the next probe due."""
         for scope, pause in list(self._pauses.items()):
-            self._keep(scope, route.probe_now(pause, now=self._clock()))
+            self._keep(scope, pauses.probe_now(pause, now=self._clock()))
             self._board.probe(self.names[scope])
 
     def rename(self, name: str) -> None:
-        """Go on as another route: a secret has changed. What is paused is tried at once."""
+        """Go on as another route: a secret has changed. What is paused is tried at once.
+
+        The others are told only what that try shows: they may go by the new secret all along.
+        """
         if name == self._name:
             return
         self._name = name
+        self.hear_row("")
+        now = self._clock()
         for scope, pause in list(self._pauses.items()):
-            self._keep(scope, route.probe_now(pause, now=self._clock(), failures=0))
-            self._say(scope)
+            self._keep(scope, pauses.probe_now(pause, now=now, failures=0))
+            self._trial[scope] = now + _TRIAL_S
 
     def reached(self) -> None:
         """Note that a login was accepted: only an account that refuses may still be in the way."""
@@ -141,6 +148,9 @@ class Gate:
     def hear(self, scope: Scope, told: Mapping[str, Any] | None) -> None:
         """Take over how the route stands for all; None: it is not paused."""
         before, now = self._pauses.get(scope), self._clock()
+        if told is None and now < self._trial.get(scope, now):
+            return
+        self._trial.pop(scope, None)
         if told is None:
             if before is not None:
                 self._forget(scope)
@@ -159,11 +169,17 @@ class Gate:
         if before is None or before.reason is not reason:
             retry_in = max(0.0, float(told["wait"]))
             for stream in self._streams:
-                log.route_paused(
-                    stream, reason=reason, detail=f"another worker: {detail}", retry_in=retry_in
-                )
+                heard = f"{self._source(told)}: {detail}"
+                log.route_paused(stream, reason=reason, detail=heard, retry_in=retry_in)
         if before is None or self._pauses[scope].due(now) != before.due(now):
             self._turned()
+
+    def _source(self, told: Mapping[str, Any]) -> str:
+        """Return who found it out, for people: a record is of whoever found it first."""
+        streams = [str(stream) for stream in told.get("streams") or ()]
+        if not streams or set(streams) & set(self._streams):
+            return "another worker"
+        return f"found by mail of {', '.join(streams)}, which has the same login"
 
     # -- one place for the metric ----------------------------------------------------------------
 
@@ -171,6 +187,7 @@ class Gate:
         before = self._pauses.get(scope)
         self._pauses[scope] = pause
         self._first = self.pauses[0]
+        self._see_proof()
         for stream in self._streams:
             if before is not None and before.reason is not pause.reason:
                 relaying.ROUTE_PAUSED.labels(stream, before.reason).set(0)
@@ -178,41 +195,78 @@ class Gate:
 
     def _forget(self, scope: Scope) -> None:
         before = self._pauses.pop(scope)
+        self._trial.pop(scope, None)
         self._first = self.pauses[0] if self._pauses else None
+        self._see_proof()
         for stream in self._streams:
             relaying.ROUTE_PAUSED.labels(stream, before.reason).set(0)
             log.route_released(stream, reason=before.reason, seconds=self._clock() - before.since)
 
+    def _show(self, streams: Iterable[str]) -> None:
+        """Show of `streams` for which reasons their mail cannot leave."""
+        reasons = {pause.reason for pause in self._pauses.values()}
+        for stream in streams:
+            for reason in Reason:
+                relaying.ROUTE_PAUSED.labels(stream, reason).set(reason in reasons)
+
+    # -- other settings ------------------------------------------------------------------------
+
+    def serve(self, streams: Sequence[str]) -> None:
+        """Be the gate of other `streams` that go by the same credentials."""
+        if set(streams) == set(self._streams):
+            return
+        self._forget_streams(set(self._streams) - set(streams))
+        self._streams = tuple(streams)
+        self._show(streams)
+        for scope in self._pauses:
+            if scope not in self._trial:
+                self._say(scope)
+
+    def leave(self) -> None:
+        """Say nothing any more, neither to the other workers nor to people."""
+        self._forget_streams(self._streams)
+        self._streams = ()
+        self._board.leave(self)
+        self._board = Board()
+
+    def _forget_streams(self, streams: Iterable[str]) -> None:
+        for stream in streams:
+            for reason in Reason:
+                with contextlib.suppress(KeyError):
+                    relaying.ROUTE_PAUSED.remove(stream, reason)
+
     # -- refusals of whole messages ------------------------------------------------------------
 
-    def accepted(self) -> None:
-        """Note a 250 to a message: nobody is refusing everything."""
-        if self._refusals.messages:
-            self._refusals = Refusals()
-        if self.reason is Reason.REFUSING:
-            self.open()
+    @property
+    def name(self) -> str:
+        """What the route is called for all workers."""
+        return self._name
 
-    def refused(self, message_id: str, reply: str) -> bool:
-        """Note a whole message refused with `reply` (code and enhanced code).
+    def hear_row(self, row: str) -> None:
+        """Hear the name of the row of refusals in which the account is; "": in none."""
+        self._row = row
+        self._see_proof()
 
-        Returns True when this speaks against the route: the message is not to be blamed.
+    def _see_proof(self) -> None:
+        account = self._pauses.get(Scope.ACCOUNT)
+        refusing = account is not None and account.reason is Reason.REFUSING
+        self.proof = self._row or (ANY_ROW if refusing else "")
+
+    def accepted(self, proof: str) -> str:
+        """Note a 250 to a message; `proof` was the gate's when that was begun.
+
+        Returns the row of refusals that is over with it, "" where it proves nothing: mail that was
+        under way when the refusals began may be taken, and the account be suspended all the same.
         """
-        self._refusals = self._refusals.refused(message_id, reply)
-        return self._refusals.against_route
-
-    # -- congestion ---------------------------------------------------------------------------
-
-    def narrow(self, connections: int) -> None:
-        """Use half of the `connections` now open: the far end asks to slow down."""
-        if self._width is None or self._clock() - self._narrowed_at > 1.0:
-            self._width = max(1, connections // 2)
-            self._narrowed_at = self._clock()
-
-    def width(self, share: int) -> int:
-        """Return how many of `share` connections to use; one more each 10 s after congestion."""
-        if self._width is None:
-            return share
-        grown = self._width + int((self._clock() - self._narrowed_at) / _RECOVERY_S)
-        if grown >= share:
-            self._width = None
-        return min(grown, share)
+        account = self._pauses.get(Scope.ACCOUNT)
+        refusing = account is not None and account.reason is Reason.REFUSING
+        if proof and proof in (ANY_ROW, self._row):
+            self.hear_row("")
+            if refusing:
+                self.open()
+            return proof
+        if account is not None and refusing and not account.due(self._clock()):
+            # Only a hint, but worth a look at once: five bad messages may have come together.
+            self._keep(Scope.ACCOUNT, pauses.probe_now(account, now=self._clock(), failures=0))
+            self._board.probe(self.names[Scope.ACCOUNT])
+        return ""

@@ -1,5 +1,6 @@
 """The account of what became of each recipient: log lines and metrics, from one place."""
 
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -8,8 +9,8 @@ from functools import cache
 from proxy import log
 from proxy.metrics import relaying
 from worker.relay import Passage, Step
+from worker.replies import TransactionReplies
 from worker.smarthost.endpoints import Endpoint
-from worker.smarthost.transaction import TransactionReplies
 from worker.verdict import Blame, Judgement
 
 
@@ -58,8 +59,16 @@ def open_accounts(streams: Iterable[str], ports: Iterable[int]) -> None:
         _duration(stream)
         for found in LOOK_UP_RESULTS:
             relaying.LOOK_UPS.labels(stream, found)
-    for where in ("relay", "worker", "outcomes", "notices"):
+    for where in ("relay", "worker", "outcomes", "notices", "expiry"):
         relaying.DEFECTS.labels(where)
+
+
+def forget_credentials(streams: Iterable[str], names: Iterable[str]) -> None:
+    """Show no more of `streams` by which of the credentials called `names` they go."""
+    for stream in streams:
+        for name in names:
+            with contextlib.suppress(KeyError):
+                relaying.CREDENTIAL_USED.remove(stream, name)
 
 
 def transaction(
@@ -102,14 +111,14 @@ def transaction(
         relaying.DEFECTS.labels("relay").inc()
 
 
-def step(passage: Passage, step: Step, endpoint: Endpoint | None) -> None:
+def step(passage: Passage, outcome: Step, endpoint: Endpoint | None) -> None:
     """Log and count what one step decided about recipients."""
     claim, stream = passage.claim, passage.claim.stream
     now = time.time()
     age = max(0.0, now - claim.envelope.accepted_at)
-    if step.sent:
+    if outcome.sent:
         host, port = (endpoint.host, endpoint.port) if endpoint else ("", 0)
-        for reply, recipients in _by_reply(step.sent).items():
+        for reply, recipients in _by_reply(outcome.sent).items():
             log.sent(
                 claim.id,
                 stream=stream,
@@ -120,22 +129,22 @@ def step(passage: Passage, step: Step, endpoint: Endpoint | None) -> None:
                 seconds=age,
             )
         _last_success(stream).set(now)
-    for reply, recipients in _by_reply(step.dead).items():
+    for reply, recipients in _by_reply(outcome.dead).items():
         log.dead(claim.id, stream=stream, recipients=recipients, reply=reply)
-    for reply, recipients in _by_reply(step.deferred).items():
-        attempts = step.settlement.left.attempts if step.settlement.left else 0
+    for reply, recipients in _by_reply(outcome.deferred).items():
+        attempts = outcome.settlement.left.attempts if outcome.settlement.left else 0
         log.deferred(
             claim.id,
             stream=stream,
             recipients=recipients,
             reply=reply,
             attempts=attempts,
-            delay=step.delay,
+            delay=outcome.delay,
         )
     for verdict, addresses in (
-        ("sent", step.sent),
-        ("dead", step.dead),
-        ("deferred", step.deferred),
+        ("sent", outcome.sent),
+        ("dead", outcome.dead),
+        ("deferred", outcome.deferred),
     ):
         if addresses:
             _recipients(stream, verdict).inc(len(addresses))

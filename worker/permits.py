@@ -40,9 +40,8 @@ class Permits:
             wait.add_done_callback(self._waits.discard)
 
     async def _seen_alive(self, permit: "asyncio.Future[bool]") -> None:
-        deadline = time.monotonic() + _HEARTBEAT_WAIT_S
-        # A heartbeat has no event of its own; this is rare and short.
-        while not self._claims.may_send() and time.monotonic() < deadline:  # noqa: ASYNC110
+        alive, until = self._claims.may_send, time.monotonic() + _HEARTBEAT_WAIT_S
+        while not alive() and time.monotonic() < until:  # noqa: ASYNC110 - rare, and has no event
             await asyncio.sleep(_HEARTBEAT_POLL_S)
         if not permit.done():
-            permit.set_result(self._claims.may_send())
+            permit.set_result(alive())

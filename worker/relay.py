@@ -7,12 +7,16 @@ queue must record. Accounts are kept by recipient: each is sent, dead, deferred,
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from proxy.config.model import Retry
 from proxy.queue.job import JobEnvelope
 from worker import schedule
-from worker.claims import Claim, Settlement
+from worker.claim import Claim, Settlement
 from worker.verdict import Judgement
+
+UnknownOutcome = Literal["resend", "hold", "ask"]
+"""What is done about recipients of whom nobody knows whether they have the message."""
 
 MAX_RECIPIENTS = 50
 """Recipients in one transaction: Postmark's limit for a message."""
@@ -24,6 +28,7 @@ DROPS_TO_DEFER = 3
 
 
 _GONE = Settlement("gone")
+_EXPIRED = "it expired before it could be sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ def advance(
     *,
     fresh: bool,
     retry: Retry,
-    unknown_outcome: str,
+    unknown_outcome: UnknownOutcome,
     chance: float,
     ask_in: float = 0.0,
 ) -> Step:
@@ -192,8 +197,24 @@ def letter(left: JobEnvelope, dead: Mapping[str, str]) -> JobEnvelope | None:
 
 
 def bury(passage: Passage, why: str) -> Step:
-    """Return the step that makes everybody left of `passage` a dead letter (expired, stopped)."""
+    """Return the step that makes everybody left of `passage` a dead letter (stopped)."""
     dead = dict.fromkeys(passage.envelope.recipients, why)
+    return Step(None, Settlement("gone", dead=letter(passage.envelope, dead)), {}, dead, {})
+
+
+def expire(passage: Passage) -> Step:
+    """Return the step for a message whose time (`expires`) is over: a dead letter to everybody."""
+    replies = passage.envelope.replies
+
+    def words(address: str) -> str:
+        said = [_EXPIRED]
+        if address in passage.claim.dot:
+            said.append("whether an earlier attempt arrived is unknown")
+        elif address in replies:
+            said.append(f"the last reply was: {replies[address]}")
+        return "; ".join(said)
+
+    dead = {address: words(address) for address in passage.envelope.recipients}
     return Step(None, Settlement("gone", dead=letter(passage.envelope, dead)), {}, dead, {})
 
 
@@ -204,17 +225,17 @@ def postpone(passage: Passage, reply: str, *, delay: float) -> Step:
     return Step(None, Settlement("defer", left, delay=delay), {}, {}, waiting, delay)
 
 
-def resume(passage: Passage, detail: str, unknown_outcome: str) -> Step | None:
+def resume(passage: Passage, detail: str, unknown_outcome: UnknownOutcome) -> Step | None:
     """Return the step for a claim whose last transaction nobody knows the end of (`claim.dot`).
 
     None: everybody left is tried again, as "resend" says. With "hold" those of that transaction
     become dead letters for a person to look at, with "ask" a job of their own that Postmark is
     asked for (see `asks_for_all`), and the others go on.
     """
-    held = tuple(a for a in passage.envelope.recipients if a in passage.claim.dot)
-    if unknown_outcome == "resend" or not held:
+    suspects = tuple(a for a in passage.envelope.recipients if a in passage.claim.dot)
+    if unknown_outcome == "resend" or not suspects:
         return None
-    words = dict.fromkeys(held, f"the outcome is unknown: {detail}")
+    words = dict.fromkeys(suspects, f"the outcome is unknown: {detail}")
     rest = tuple(a for a in passage.envelope.recipients if a not in words)
     left = replace(passage.envelope.left(rest, {}), asked=0.0, unanswered=0.0)
     if unknown_outcome == "ask":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from proxy.alerts import Kind, Trouble
-from worker.route import SCOPES, Pause, Reason, Scope
+from worker.pauses import SCOPES, Pause, Reason, Scope
 
 _ADVICE = {
     Reason.CREDENTIALS: "Put a right token where it is looked for: it is tried at once.",

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from worker.smarthost.replies import ConnectFailure, Phase, Reply
-from worker.smarthost.transaction import TransactionReplies
+from worker.replies import ConnectFailure, Phase, Reply, TransactionReplies
 
 
 class Blame(IntEnum):

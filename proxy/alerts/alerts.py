@@ -11,6 +11,8 @@ from proxy import log
 from proxy.alerts.command import Command
 from proxy.alerts.said import Said
 from proxy.alerts.standing import Alert, Kind, Phase, Standing, Trouble, decide
+from proxy.config.model import Notify
+from proxy.queue.connection import end_if_cancelled
 
 LOOK_EVERY_S = 1.0
 _KINDS = frozenset(kind.value for kind in Kind)
@@ -26,29 +28,26 @@ class View:
 
 
 class Alerts:
-    """Says what `look` sees: when it begins, each `repeat` seconds, and when it is over.
+    """Says what `look` sees: when it begins, each `notify.repeat`, and when it is over.
 
-    `kinds` are those that this process looks for; `host` is where it runs. `mine` tells which
-    keys of earlier processes it may end.
+    `look` is given what [notify] says now; `host` is where this process runs. `mine` tells which
+    kinds and subjects it looks for, and may end when an earlier process said them.
     """
 
     def __init__(
         self,
-        look: Callable[[], View],
+        look: Callable[[Notify], View],
         said: Said,
-        command: Command | None,
+        notify: Notify,
         *,
         host: str,
-        repeat: float,
         shown: Gauge,
         mine: Callable[[Kind, str], bool],
         clock: Callable[[], float],
     ) -> None:
         self._look = look
         self._said = said
-        self._command = command
         self._host = host
-        self._repeat = repeat
         self._shown = shown
         self._mine = mine
         self._clock = clock
@@ -56,6 +55,12 @@ class Alerts:
         self._remembered = False
         self._untold: deque[Alert] = deque(maxlen=_UNTOLD)
         self._telling: asyncio.Task[None] | None = None
+        self.go_by(notify)
+
+    def go_by(self, notify: Notify) -> None:
+        """Look, and tell people, as `notify` says from now on."""
+        self._notify = notify
+        self._command = Command(notify.command) if notify.command else None
 
     async def run(self) -> None:
         """Look each second, until cancelled."""
@@ -65,9 +70,7 @@ class Alerts:
                     await self.look_once()
                 except Exception as error:
                     log.defect("alerts", error=error)
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise asyncio.CancelledError  # redis-py loses one that comes as it connects
+                end_if_cancelled()
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
             await self.close()
@@ -82,9 +85,9 @@ class Alerts:
         """Look, and say what is to be said."""
         if not self._remembered:
             await self._remember()
-        view, now = self._look(), self._clock()
+        view, now = self._look(self._notify), self._clock()
         self._standing, alerts = decide(
-            self._standing, view.troubles, unseen=view.unseen, now=now, repeat=self._repeat
+            self._standing, view.troubles, unseen=view.unseen, now=now, repeat=self._notify.repeat
         )
         kinds = [one.trouble.kind for one in self._standing.values() if not one.over]
         for kind in Kind:
@@ -105,7 +108,7 @@ class Alerts:
             if word in _KINDS and self._mine(Kind(word), subject):
                 trouble = Trouble(Kind(word), subject, headline)
                 # Said some time ago: `Said` knows when the next word is due.
-                old = Standing(trouble, now, now - self._repeat)
+                old = Standing(trouble, now, now - self._notify.repeat)
                 self._standing.setdefault(key, old)
 
     async def _say(self, alert: Alert, now: float) -> None:
@@ -115,10 +118,10 @@ class Alerts:
                 return
         else:
             # A little less, so that the next word is due for all when it is for the first.
-            left = await self._said.say(trouble.key, trouble.headline, self._repeat * 0.99)
+            left = await self._said.say(trouble.key, trouble.headline, self._notify.repeat * 0.99)
             if left:
                 known = self._standing[trouble.key]
-                said_at = now - self._repeat + left
+                said_at = now - self._notify.repeat + left
                 self._standing[trouble.key] = Standing(known.trouble, known.since, said_at)
                 return
         log.alert(
@@ -131,11 +134,13 @@ class Alerts:
         if self._command is not None:
             self._untold.append(alert)
             if self._telling is None or self._telling.done():
-                self._telling = asyncio.create_task(self._tell(self._command), name="alerts")
+                self._telling = asyncio.create_task(self._tell(), name="alerts")
 
-    async def _tell(self, command: Command) -> None:
+    async def _tell(self) -> None:
         while self._untold:
-            alert = self._untold.popleft()
+            command, alert = self._command, self._untold.popleft()
+            if command is None:  # not any more
+                continue
             fault = await command.run(alert.text(self._host))
             if fault:
                 log.alert_untold(alert.trouble.kind, subject=alert.trouble.subject, detail=fault)

@@ -10,10 +10,10 @@ from pathlib import Path
 from prometheus_client import Gauge
 
 from proxy.alerts.alerts import Alerts, View
-from proxy.alerts.command import Command
 from proxy.alerts.said import Said
 from proxy.alerts.standing import Kind
 from proxy.config import Settings
+from proxy.config.model import Notify
 from proxy.queue.connection import open_redis
 
 _ANSWER_S = 2.0  # people are told without Redis, too
@@ -23,27 +23,25 @@ _ANSWER_S = 2.0  # people are told without Redis, too
 async def open_alerts(
     settings: Settings,
     data_dir: Path,
-    look: Callable[[], View],
+    look: Callable[[Notify], View],
     *,
     shown: Gauge,
     mine: Callable[[Kind, str], bool],
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Alerts]:
     """Tell of what `look` sees, as `Alerts` does, until the block is left."""
     client = open_redis(settings, data_dir, timeout=_ANSWER_S)
-    notify = settings.notify
     alerts = Alerts(
         look,
         Said(client),
-        Command(notify.command) if notify.command else None,
+        settings.notify,
         host=socket.gethostname(),
-        repeat=notify.repeat,
         shown=shown,
         mine=mine,
         clock=time.monotonic,
     )
     task = asyncio.create_task(alerts.run(), name="alerts")
     try:
-        yield
+        yield alerts
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- ARGV: say, key, headline, seconds for which it is said then; or over, key.
 -- franker:alerts: key -> JSON {until, headline}. Of all processes that see a trouble one says it.
 -- Returns, for say, for how many seconds it has been said already (as text), "" when it is to be said

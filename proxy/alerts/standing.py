@@ -15,6 +15,8 @@ class Kind(StrEnum):
     STORE = "store"
     JOURNAL = "journal"
     DEAD_LETTERS = "dead_letters"
+    HELD = "held"
+    UNSERVED = "unserved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class Alert:
         """Return it as people are told, from `host`; the first line says it all."""
         trouble = self.trouble
         if self.phase is Phase.OVER:
-            return f"Franker on {host}: over after {_words(self.seconds)}: {trouble.headline}\n"
+            over = f"over after {_words(self.seconds)}"
+            return f"Franker on {host}: {over}; it was: {trouble.headline}\n"
         lasting = self.phase is Phase.LASTS
         since = f"\n\nThis has lasted {_words(self.seconds)}." if lasting else ""
         advice = f"\n\n{trouble.advice}" if trouble.advice else ""

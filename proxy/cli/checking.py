@@ -85,6 +85,8 @@ async def _look(host: Host) -> list[Finding]:
     found = await asyncio.gather(
         _store(host),
         _pauses(host),
+        _left_behind(host),
+        _holds(host),
         *(_stream(host, name) for name in host.settings.streams),
         *(_look_up(host, name) for name in host.settings.streams),
     )
@@ -172,6 +174,68 @@ async def _pauses(host: Host) -> list[Finding]:
     ]
 
 
+async def _holds(host: Host) -> list[Finding]:
+    """Say what is held, by hand or for safety."""
+    from redis.exceptions import RedisError
+
+    from proxy.cli.held import counted_holds
+    from proxy.queue.connection import open_redis
+
+    try:
+        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
+    except ValueError:
+        return []
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            found = await counted_holds(client, None)
+    except (RedisError, OSError, TimeoutError):
+        return []
+    finally:
+        await client.aclose()
+    return [Finding(f"hold {each.name}", "queue", "note", f"{each}; {n}") for each, n in found]
+
+
+async def _left_behind(host: Host) -> list[Finding]:
+    """Say which streams have mail and are not configured (any more): nobody relays it."""
+    from redis.exceptions import RedisError
+
+    from proxy.queue.connection import open_redis
+    from proxy.queue.depths import all_depths
+
+    try:
+        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
+    except ValueError:
+        return []
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            depths = await all_depths(client, list(host.settings.streams), time.time())
+    except (RedisError, OSError, TimeoutError):
+        return []
+    finally:
+        await client.aclose()
+    found = []
+    for depth in depths:
+        what, dead = f"stream {depth.stream}", depth.messages["dead"]
+        count = sum(depth.messages.values()) - dead
+        if depth.stream in host.settings.streams:
+            continue
+        if count:
+            wait = "1 message waits" if count == 1 else f"{count:,} messages wait"
+            kept = f" ({depth.messages['held']:,} held)" if depth.messages["held"] else ""
+            detail = f"{wait}{kept}, and no such stream is configured"
+            if depth.unserved:
+                detail += "; it goes when [streams] names it"
+                found.append(Finding(what, "queue", "failed", detail))
+            else:
+                detail += " here; workers elsewhere serve it"
+                found.append(Finding(what, "queue", "note", detail))
+        if dead:
+            letters = "1 dead letter is" if dead == 1 else f"{dead:,} dead letters are"
+            detail = f"{letters} kept, and no such stream is configured; see `franker queue dead`"
+            found.append(Finding(what, "queue", "note", detail))
+    return found
+
+
 async def _stream(host: Host, name: str) -> list[Finding]:
     """Try every port of one stream."""
     from worker.smarthost.endpoints import Endpoint
@@ -236,8 +300,8 @@ async def _port(
     """Connect, STARTTLS, log in by the first credential that is accepted, and leave."""
     import socket
 
-    from worker.smarthost.connection import connect
-    from worker.smarthost.replies import ConnectFailure
+    from worker.replies import ConnectFailure
+    from worker.smarthost.opening import connect
     from worker.smarthost.tls import TrustStoreUnusable, client_context
     from worker.verdict import Blame, judge_connect
 

@@ -131,7 +131,7 @@ def _content(file: str | None, sender: str, recipients: tuple[str, ...]) -> byte
 
 def policy_of(settings: "Settings") -> "Policy":
     """Return the policy as the proxy on this host compiles it."""
-    from proxy.daemon import host_names, read_aliases
+    from proxy.own_host import host_names, read_aliases
     from proxy.submission import compile_policy
 
     try:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def todays_rules(
 ) -> "Callable[[str, JobEnvelope, bytes], RelayJob | str]":
     """Return what today's rules make of a dead letter, or the words why it stays dead."""
     from proxy.cli.explaining import policy_of
+    from proxy.queue.expiry import read_clocks, stamped
     from proxy.rerouting import reroute
     from proxy.submission import Discarded, Refusal
 
@@ -61,6 +63,6 @@ def todays_rules(
             return f'today\'s rule "{outcome.rule}" would discard it; `queue delete` does'
         if isinstance(outcome, Refusal):
             return f"today's rules would refuse it: {outcome.text}"
-        return outcome
+        return replace(outcome, envelope=stamped(outcome.envelope, read_clocks()))
 
     return judge

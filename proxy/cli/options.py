@@ -33,6 +33,11 @@ def config_option(command: _Command) -> _Command:
     )(command)
 
 
+def stream_option(command: _Command) -> _Command:
+    """Add `--stream NAME`."""
+    return click.option("--stream", metavar="NAME", help="Only this stream's.")(command)
+
+
 def json_option(command: _Command) -> _Command:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")(
@@ -72,6 +77,11 @@ def fail(text: str) -> NoReturn:
     """Say `text` on stderr and leave with exit code 1."""
     click.echo(f"franker: {text}", err=True)
     sys.exit(EX_FAILED)
+
+
+def messages(count: int) -> str:
+    """Return "1 message", "2 messages"."""
+    return "1 message" if count == 1 else f"{count} messages"
 
 
 def print_json(value: object) -> None:

@@ -3,33 +3,36 @@
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from proxy.cli.acting import OUTCOMES, delete, retry
+from proxy.cli.entries import as_dict, duration_text, lines_of, size_text
+from proxy.cli.held import show_holds
+from proxy.cli.holding import flush, hold, holds, release
 from proxy.cli.host import Host, find_host
-from proxy.cli.letters import export, todays_rules
+from proxy.cli.letters import export
 from proxy.cli.options import (
-    EX_FAILED,
     config_option,
     example,
     fail,
     json_option,
+    messages,
     print_json,
     printable,
+    stream_option,
 )
-from proxy.cli.store import open_store
+from proxy.cli.store import check_stream, open_store
 
 if TYPE_CHECKING:
-    from proxy.queue.inventory import Entry, State
+    from proxy.queue.inventory import State
 
-_STATES: tuple["State", ...] = ("queued", "started", "deferred", "dead")
-_MARKS = {"queued": "waits", "started": "is being sent", "deferred": "later", "dead": "dead"}
+_STATES: tuple["State", ...] = ("queued", "started", "deferred", "held", "dead")
 _MOST = 1000
-
-_stream_option = click.option("--stream", metavar="NAME", help="Only this stream's.")
 
 
 @click.group(epilog=example("franker queue list", "franker queue dead", "franker queue retry ID"))
@@ -40,7 +43,7 @@ def queue() -> None:
 @queue.command(name="list", epilog=example("franker queue list --state deferred"))
 @config_option
 @json_option
-@_stream_option
+@stream_option
 @click.option(
     "--state", "states", type=click.Choice(_STATES), multiple=True, help="Only in this state."
 )
@@ -58,14 +61,14 @@ def list_(
     states: tuple["State", ...],
     most: int,
 ) -> None:
-    """List what is kept: being sent, waiting, deferred with the reason, dead."""
+    """List what is kept: waiting, being sent, deferred with the reason, held, dead."""
     _show_all(find_host(config), stream, states or _STATES, most, as_json)
 
 
 @queue.command(epilog=example("franker queue dead", "franker queue dead --export letters/"))
 @config_option
 @json_option
-@_stream_option
+@stream_option
 @click.option(
     "--export",
     "folder",
@@ -91,115 +94,6 @@ def show(config: Path | None, as_json: bool, message: bool, message_id: str) -> 
     asyncio.run(_show(find_host(config), message_id, whole=message, as_json=as_json))
 
 
-@queue.command(
-    epilog=example("franker queue retry ID", "franker queue retry --dead --stream outbound")
-)
-@config_option
-@json_option
-@_stream_option
-@click.option("--dead", "all_dead", is_flag=True, help="All that are dead.")
-@click.option("--deferred", "all_deferred", is_flag=True, help="All that are deferred.")
-@click.option("--reroute", is_flag=True, help="Dead ones only: let today's rules rewrite them.")
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-def retry(
-    config: Path | None,
-    as_json: bool,
-    stream: str | None,
-    all_dead: bool,
-    all_deferred: bool,
-    reroute: bool,
-    ids: tuple[str, ...],
-) -> None:
-    """Send messages again: dead ones from the beginning, deferred ones now."""
-    from proxy.queue import inventory
-
-    states = _named_states(ids, stream, dead=all_dead, deferred=all_deferred)
-    if reroute and all_deferred:
-        raise click.UsageError("--reroute is for dead messages; deferred ones keep their rule")
-
-    async def work(host: Host) -> dict[str, str]:
-        async with open_store(host) as redis:
-            chosen = ids or await _ids(redis, stream, states)
-            if reroute:
-                return await inventory.reroute(redis, chosen, todays_rules(host.settings))
-            return dict(await inventory.retry(redis, chosen, now=time.time()))
-
-    _report(asyncio.run(work(find_host(config))), "retried", as_json)
-
-
-@queue.command(epilog=example("franker queue delete ID", "franker queue delete --dead --yes"))
-@config_option
-@json_option
-@_stream_option
-@click.option("--dead", "all_dead", is_flag=True, help="All that are dead.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-def delete(
-    config: Path | None,
-    as_json: bool,
-    stream: str | None,
-    all_dead: bool,
-    yes: bool,
-    ids: tuple[str, ...],
-) -> None:
-    """Throw messages away for good; nobody is told, the proxy's log has their recipients."""
-    from proxy.queue import inventory
-
-    states = _named_states(ids, stream, dead=all_dead)
-    host = find_host(config)
-
-    async def choose() -> Sequence[str]:
-        async with open_store(host) as redis:
-            return ids or await _ids(redis, stream, states)
-
-    async def work(chosen: Sequence[str]) -> dict[str, str]:
-        async with open_store(host) as redis:
-            return dict(await inventory.delete(redis, chosen))
-
-    chosen = asyncio.run(choose())
-    if not ids and not yes:
-        click.confirm(f"Throw away {len(chosen)} messages?", abort=True, err=True)
-    _report(asyncio.run(work(chosen)), "deleted", as_json)
-
-
-def _named_states(ids: Sequence[str], stream: str | None, **chosen: bool) -> tuple["State", ...]:
-    """Return the states asked for; ids, or states, must be named, not both."""
-    states = tuple(state for state in ("dead", "deferred") if chosen.get(state))
-    if bool(ids) == bool(states) or (ids and stream):
-        options = " or ".join(f"--{state}" for state in chosen)
-        raise click.UsageError(f"name ids, or {options} (with --stream for one stream only)")
-    return states  # type: ignore[return-value]  # a tuple of these literals
-
-
-async def _ids(redis: Any, stream: str | None, states: Sequence["State"]) -> list[str]:
-    from proxy.queue import inventory
-
-    streams = [stream] if stream else await inventory.known_streams(redis)
-    return [entry.id async for entry in inventory.entries(redis, streams, states)]
-
-
-def _report(outcome: dict[str, str], wanted: str, as_json: bool) -> None:
-    """Say what became of each; leave with 1 when one of them is not what was wanted."""
-    if as_json:
-        print_json(outcome)
-    else:
-        for message_id, what in outcome.items():
-            if what != wanted:
-                click.echo(f"{message_id}: {_OUTCOMES.get(what, what)}", err=True)
-        click.echo(f"{sum(what == wanted for what in outcome.values())} {wanted}")
-    if any(what != wanted for what in outcome.values()):
-        sys.exit(EX_FAILED)
-
-
-_OUTCOMES = {
-    "absent": "there is no such message: it was sent, or deleted",
-    "sending": "it is being sent just now",
-    "queued": "it waits to be sent anyway",
-    "not_dead": "it is not dead; --reroute is for dead messages",
-    "changed": "it changed at this moment; try again",
-}
-
-
 def _show_all(
     host: Host, stream: str | None, states: Sequence["State"], most: int | None, as_json: bool
 ) -> None:
@@ -217,21 +111,32 @@ async def _list(
     from proxy.queue import inventory
 
     now = time.time()
-    count, octets, listed = 0, 0, []
+    counts: Counter[tuple[str, State]] = Counter()
+    octets, listed, cut = 0, [], False
     async with open_store(host) as redis:
+        await check_stream(host, redis, stream)
         if not as_json:
             await _show_pauses(redis, stream, now)
+            await show_holds(redis, stream)
         streams = [stream] if stream else await inventory.known_streams(redis)
-        async for entry in inventory.entries(redis, streams, states, most=most):
-            count, octets = count + 1, octets + entry.size
+        one_more = None if most is None else most + 1
+        async for entry in inventory.entries(redis, streams, states, most=one_more):
+            if counts[entry.stream, entry.state] == most:
+                cut = True
+                continue
+            counts[entry.stream, entry.state] += 1
+            octets += entry.size
             if as_json:
-                listed.append(_as_dict(entry))
+                listed.append(as_dict(entry))
             else:
                 click.echo("\n".join(lines_of(entry, now)))
     if as_json:
         print_json(listed)
     else:
-        click.echo(f"{count} messages, {size_text(octets)}" if count else "Nothing is kept.")
+        count = counts.total()
+        click.echo(f"{messages(count)}, {size_text(octets)}" if count else "Nothing is kept.")
+    if cut:
+        click.echo(f"franker: there are more than {most} of a kind; --most N lists more", err=True)
 
 
 async def _show_pauses(redis: Any, stream: str | None, now: float) -> None:
@@ -256,13 +161,13 @@ async def _show(host: Host, message_id: str, *, whole: bool, as_json: bool) -> N
         found = [entry] if entry is not None else list(parts)
         body = await inventory.read_body(redis, found[0].id) if found else None
     if not found or body is None:
-        fail(f"{printable(message_id)}: {_OUTCOMES['absent']}")
+        fail(f"{printable(message_id)}: {OUTCOMES['absent']}")
     if whole:
         sys.stdout.buffer.write(body)
         return
     header = body.partition(b"\r\n\r\n")[0].decode("utf-8", "backslashreplace")
     if as_json:
-        print_json([{**_as_dict(each), "header": header} for each in found])
+        print_json([{**as_dict(each), "header": header} for each in found])
         return
     for each in found:
         click.echo("\n".join(lines_of(each, time.time(), every_recipient=True)))
@@ -271,72 +176,5 @@ async def _show(host: Host, message_id: str, *, whole: bool, as_json: bool) -> N
         click.echo("  " + printable(line.replace("\t", " ")))
 
 
-def lines_of(entry: "Entry", now: float, *, every_recipient: bool = False) -> list[str]:
-    """Return an entry as people read it: one line, then one for each recipient with a reply."""
-    envelope = entry.envelope
-    if envelope is None:
-        return [f"{entry.id}  {entry.stream}  written by a later version of Franker"]
-    age = duration_text(now - envelope.accepted_at)
-    state = _MARKS[entry.state]
-    if entry.due is not None:
-        what = "Postmark is asked for it in" if envelope.asked else "next try in"
-        state = f"{what} {duration_text(max(0.0, entry.due - now))}"
-    first = "  ".join(
-        (entry.id, entry.stream, f"{age} old", size_text(entry.size), state)
-        + ((f"rule {envelope.rule}",) if envelope.rule else ())
-        + (("notice by Franker",) if envelope.notice else ())
-    )
-    sender = f"    from {envelope.reverse_path or '<>'}"
-    if envelope.mail_from and envelope.mail_from != envelope.reverse_path:
-        sender += f", as {envelope.mail_from}"
-    lines = [first, sender]
-    shown = envelope.recipients if every_recipient else envelope.recipients[:5]
-    for recipient in shown:
-        reply = envelope.replies.get(recipient, "")
-        lines.append(f"    to {recipient}" + (f": {reply}" if reply else ""))
-    if len(shown) < len(envelope.recipients):
-        lines.append(f"    and {len(envelope.recipients) - len(shown)} more")
-    return list(map(printable, lines))
-
-
-def _as_dict(entry: "Entry") -> dict[str, Any]:
-    envelope = entry.envelope
-    known = (
-        {}
-        if envelope is None
-        else {
-            "from": envelope.reverse_path,
-            "as": envelope.mail_from,
-            "recipients": list(envelope.recipients),
-            "replies": envelope.replies,
-            "accepted_at": envelope.accepted_at,
-            "attempts": envelope.attempts,
-            "asked_for": envelope.asked > 0,
-            "rule": envelope.rule,
-            "client": envelope.client,
-        }
-    )
-    return {
-        "id": entry.id,
-        "stream": entry.stream,
-        "state": entry.state,
-        "size": entry.size,
-        "due": entry.due,
-        **known,
-    }
-
-
-def duration_text(seconds: float) -> str:
-    """Return a time in its largest unit: "12s", "3m", "5h", "2d"."""
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{int(seconds // length)}{unit}"
-    return f"{int(max(0, seconds))}s"
-
-
-def size_text(octets: int) -> str:
-    """Return a size in its largest unit: "812 B", "5.1 kB", "3.0 MB"."""
-    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if octets >= length:
-            return f"{octets / length:.1f} {unit}"
-    return f"{octets} B"
+for command in (retry, delete, hold, holds, release, flush):
+    queue.add_command(command)

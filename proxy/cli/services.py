@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -95,12 +96,15 @@ def redis(config: Path | None) -> None:
 @click.command(epilog=example("franker proxy --config /etc/franker/franker.toml"))
 @config_option
 def proxy(config: Path | None) -> None:
-    """Take mail by SMTP and keep it."""
+    """Take mail by SMTP and keep it. SIGHUP lets it read its configuration again."""
+    from proxy.config import load_again
     from proxy.daemon import serve
 
     loaded = load(config)
     data_dir_of(loaded.settings)
-    _serve("proxy", loaded.settings, serve(loaded.settings, loaded.source, loaded.notices))
+    reread = partial(load_again, loaded, config, os.environ)
+    service = serve(loaded.settings, loaded.source, loaded.notices, reread=reread)
+    _serve("proxy", loaded.settings, service)
 
 
 @click.command(epilog=example("franker worker", "franker worker --number 2"))
@@ -113,14 +117,19 @@ def proxy(config: Path | None) -> None:
     help="Which worker of this host it is; its HTTP port is that of [worker] + N - 1.",
 )
 def worker(config: Path | None, number: int) -> None:
-    """Relay the mail that is kept. As many as wanted, on as many hosts as wanted."""
+    """Relay the mail that is kept. As many as wanted, on as many hosts as wanted.
+
+    SIGHUP lets it read its configuration again.
+    """
     from proxy import log
+    from proxy.config import load_again
     from worker.daemon import serve
 
     loaded = load(config)
     data_dir_of(loaded.settings)
     log.setup(loaded.settings.log)
-    service = serve(loaded.settings, loaded.source, loaded.notices, number=number)
+    reread = partial(load_again, loaded, config, os.environ)
+    service = serve(loaded.settings, loaded.source, loaded.notices, number=number, reread=reread)
     _serve("worker", loaded.settings, service)
 
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from proxy.cli.host import Host
-from proxy.cli.options import fail
+from proxy.cli.options import fail, printable
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -47,3 +47,16 @@ async def open_store(host: Host) -> "AsyncIterator[redis.asyncio.Redis]":
     finally:
         if client is not None:
             await client.aclose()
+
+
+async def check_stream(host: Host, redis: "redis.asyncio.Redis", stream: str | None) -> None:
+    """Leave with 1 when no such stream is configured, and none has, or had, mail."""
+    from proxy.queue.inventory import known_streams
+
+    configured = host.settings.streams
+    if stream is None or stream in configured:
+        return
+    known = await known_streams(redis)
+    if stream not in known:
+        named = ", ".join(dict.fromkeys((*configured, *known)))
+        fail(f"there is no stream {printable(repr(stream))}; there are {named}")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from proxy.config.faults import Fault, Place, Written, shown
 from proxy.config.local_names import LOOPBACK_NAMES
-from proxy.config.model import STREAM_ID, Listen, Settings
+from proxy.config.model import PRIVATE_DISK_FLOOR, STREAM_ID, Listen, Settings
 from proxy.config.secrets import Secret
 
 _POSTMARK_OCTETS = 10_000_000
@@ -91,6 +91,7 @@ def notices(settings: Settings) -> list[str]:
         *_clear_redis(settings.redis.url),
         *_shadowed_rules(settings),
         *_mute(settings),
+        *_stuck_journal(settings),
     ]
 
 
@@ -118,6 +119,17 @@ def _sizes(settings: Settings) -> Iterator[str]:
         yield (
             "listen.max_message_size: above 10MB, where Postmark refuses; such mail would be "
             "kept and then die"
+        )
+
+
+def _stuck_journal(settings: Settings) -> Iterator[str]:
+    """Say it when the journal would go on where the private Redis, on the same disk, stops."""
+    floor = settings.journal.disk_floor
+    if not settings.redis.url and floor < PRIVATE_DISK_FLOOR:
+        yield (
+            f"journal.disk_floor: {floor / 1e6:g}MB is below the"
+            f" {PRIVATE_DISK_FLOOR / 1e6:.0f}MB that stay free for the private Redis on the same"
+            " disk: mail that is in the journal waits there until so much is free again"
         )
 
 

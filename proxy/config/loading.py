@@ -68,6 +68,19 @@ def load(
     return Loaded(settings, source, tuple(said), file)
 
 
+def load_again(before: Loaded, path: Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Return the configuration as it is now, from where `before` came; `path` as `load` had it.
+
+    Raises:
+        ConfigError: it cannot be used, or its file is not there any more.
+    """
+    if before.path is None:
+        return load(path, environ)
+    if not before.path.exists():  # the defaults, or another file, are not what was meant
+        raise ConfigError(str(before.path), ["is not there any more"])
+    return load(before.path, environ)
+
+
 def _read(
     path: Path | None, environ: Mapping[str, str], searched: Sequence[Path]
 ) -> tuple[Path | None, dict[str, Any]]:

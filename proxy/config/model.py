@@ -239,6 +239,10 @@ class Notify(Section):
     delay: Duration = 14_400.0
 
 
+PRIVATE_DISK_FLOOR = 100_000_000
+"""Octets that stay free where the private Redis writes: below them no mail enters it."""
+
+
 class Journal(Section):
     """[journal]: how much mail may wait on this host's own disk while Redis is away."""
 

@@ -17,7 +17,7 @@ from proxy import log
 from proxy.listener import replies
 from proxy.listener.content import Content
 from proxy.listener.door import Door
-from proxy.listener.peer import plain_address
+from proxy.listener.peer import local_uid, plain_address, unix_uid
 from proxy.listener.reader import Reader
 from proxy.metrics.intake import MESSAGES_REFUSED
 
@@ -64,6 +64,7 @@ class SmtpConnection(SMTP):
         "office",
         "port",
         "session",
+        "transaction_until",
         "transport",
     )
 
@@ -83,6 +84,7 @@ class SmtpConnection(SMTP):
         self.crlf = False  # ever sent by the client
         self.in_tls = False
         self.deadline = NEVER
+        self.transaction_until = NEVER  # when a mail that was begun must have come to its DATA
         self.address = ""  # of the client, "unix" for one that has none
         self.port = 0
         self._out: list[bytes] = []
@@ -114,10 +116,9 @@ class SmtpConnection(SMTP):
             MESSAGES_REFUSED.labels("client").inc()
             log.client_refused(self.address, reply=replies.words(replies.NOT_ALLOWED))
             self._turn_away(replies.NOT_ALLOWED)
-        elif len(office.sessions) >= office.limits.connections:
-            answer = replies.too_many_connections(office.limits.connections)
-            MESSAGES_REFUSED.labels("connections").inc()
-            log.refused(self.address, reason="connections", reply=replies.words(answer))
+        elif refusal := office.crowd.enter(self, office.limits.connections):
+            answer = replies.no_room(refusal, office.limits.connections)
+            self._crowded(refusal, answer)
             self._turn_away(answer)
         else:
             office.sessions.add(self)
@@ -131,6 +132,21 @@ class SmtpConnection(SMTP):
         self.transport.write(answer)
         self.transport.close()
 
+    def _crowded(self, reason: str, answer: bytes) -> None:
+        """Count one that had to go, and log it unless many were just now."""
+        MESSAGES_REFUSED.labels(reason).inc()
+        times = self.office.crowding.due(reason, self.office.clock())
+        if times:
+            log.refused(self.address, reason=reason, reply=replies.words(answer), times=times)
+
+    def local_uid(self, *, only_if_cheap: bool = True) -> int | None:
+        """Return the user of this host whose program the client is; None when nobody can say."""
+        if self.address == "unix":
+            return unix_uid(self.connection)
+        server = self.connection.getsockname()
+        here = plain_address(server[0]), server[1]
+        return local_uid((self.address, self.port), here, only_if_cheap=only_if_cheap)
+
     def connection_lost(self, error: Exception | None) -> None:
         """Let what waits for the client know; what works for it goes on (aiosmtpd cancels it)."""
         asyncio.StreamReaderProtocol.connection_lost(self, error)
@@ -139,6 +155,7 @@ class SmtpConnection(SMTP):
     def lost(self) -> None:
         """The connection is no more."""
         self.office.sessions.discard(self)
+        self.office.crowd.leave(self)
         self._closing = True
         self._content_lost()
         self.resume_writing()
@@ -172,8 +189,10 @@ class SmtpConnection(SMTP):
             self._content_received(data)
 
     def touch(self) -> None:
-        """Give the client its time anew."""
-        self.deadline = self.loop.time() + self.office.limits.timeout
+        """Give the client its time anew, but for what it has for the whole of a mail."""
+        self.deadline = min(
+            self.office.clock() + self.office.limits.timeout, self.transaction_until
+        )
 
     def expire(self) -> None:
         """End a session whose deadline is over: 421, and if even that does not go out, a cut."""
@@ -190,6 +209,14 @@ class SmtpConnection(SMTP):
         if self._idle and not self.in_transaction and not self._closing:
             self.say(replies.STOPPING)
             self.end()
+
+    def give_way(self) -> None:
+        """End the session for another that needs its place: it has no mail in hand."""
+        self._crowded("connections_idle", replies.GIVE_WAY)
+        self.say(replies.GIVE_WAY)
+        self._linger = False  # or a flood would have as many places as come in LINGER_S
+        self.end()
+        self.deadline = self.office.clock() + LINGER_S
 
     def cut(self) -> None:
         """End the session whatever it is doing: its mail was not taken, and it hears so."""
@@ -217,7 +244,7 @@ class SmtpConnection(SMTP):
         except OSError:  # the client has gone without our being told yet
             self.transport.abort()
             return
-        self.deadline = self.loop.time() + LINGER_S
+        self.deadline = self.office.clock() + LINGER_S
         self._reader.feed_eof()
         self._content_lost()
 
@@ -288,7 +315,7 @@ class SmtpConnection(SMTP):
         early = reader.take_all()
         content = self._content = Content(self.office.limits.message_size, crlf=self.crlf)
         ended = self._content_ended = self.loop.create_future()
-        self._content_began = self.loop.time()
+        self._content_began = self.office.clock()
         self._content_answered = False
         try:
             if early:
@@ -318,7 +345,7 @@ class SmtpConnection(SMTP):
                 ended.set_result(None)
         elif not self._content_answered:
             limits = self.office.limits
-            now = self.loop.time()
+            now = self.office.clock()
             self.deadline = limits.timeout + min(
                 now, self._content_began + content.size / limits.slowest
             )

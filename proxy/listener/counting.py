@@ -19,7 +19,9 @@ from proxy.queue.refusal import Kind
 
 SessionReason: TypeAlias = Literal[
     "client",  # not in listen.allow
-    "connections",  # listen.max_connections
+    "connections",  # listen.max_connections, and none is idle
+    "connections_client",  # 80 % of these are this client's
+    "connections_idle",  # it was idle, and gave way to another
     "data",  # a message came though DATA had been refused
     "http",  # a web browser speaks
     "memory",  # listen.memory

@@ -5,28 +5,51 @@ import functools
 import ipaddress
 import re
 import ssl
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeAlias
+import time
+from collections.abc import Callable, Hashable, Iterable
+from typing import Protocol, TypeAlias
 
+from proxy.listener.crowd import Crowd
 from proxy.listener.intake import Intake
-from proxy.listener.limits import Limits, Memory
-
-if TYPE_CHECKING:
-    from proxy.listener.connection import SmtpConnection
+from proxy.listener.limits import Limits, Memory, Rarely
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Guest(Hashable, Protocol):
+    """A connection that stands; `deadline` is when its client has taken too long."""
+
+    deadline: float
+
+    def expire(self) -> None:
+        """End it: the deadline is over."""
+
+    def ask_to_end(self) -> None:
+        """End it as soon as no mail is in hand."""
+
+    def cut(self) -> None:
+        """End it at once."""
 
 
 class Office:
     """What all sessions of this process share: where mail goes in, and what may be held."""
 
-    def __init__(self, intake: Intake, limits: Limits, hostname: str) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        limits: Limits,
+        hostname: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.intake = intake
         self.limits = limits
         self.hostname = hostname
+        self.clock = clock
         self.memory = Memory(limits.memory)
-        self.sessions: set[SmtpConnection] = set()
+        self.sessions: set[Guest] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.crowd = Crowd()
+        self.crowding = Rarely()
         self.stopping = False
 
 

@@ -13,7 +13,7 @@ from proxy import log
 from proxy.listener import replies
 from proxy.listener.connection import ClientGoneError
 from proxy.listener.door import Door
-from proxy.listener.peer import local_uid, plain_address, unix_uid, user_name
+from proxy.listener.peer import user_name
 from proxy.listener.protocol import SmtpProtocol
 from proxy.mail.envelope import Client
 from proxy.metrics.intake import MESSAGES_REFUSED
@@ -46,7 +46,7 @@ class IdentifiedProtocol(SmtpProtocol):
             protocol = "ESMTP" if self._extended else "SMTP"
             if self._extended:
                 protocol += ("S" if self.in_tls else "") + ("A" if self._login else "")
-            uid = self._uid() if self.office.intake.wants_users else None
+            uid = self.local_uid(only_if_cheap=False) if self.office.intake.wants_users else None
             self._client = Client(
                 address=self.address,
                 helo=self._helo,
@@ -57,18 +57,12 @@ class IdentifiedProtocol(SmtpProtocol):
             )
         return self._client
 
-    def _uid(self) -> int | None:
-        if self.address == "unix":
-            return unix_uid(self.connection)
-        server = self.connection.getsockname()
-        return local_uid((self.address, self.port), (plain_address(server[0]), server[1]))
-
-    async def smtp_HELO(self, hostname: str) -> None:  # noqa: N802 - aiosmtpd's names
+    async def smtp_HELO(self, hostname: str) -> None:
         """Begin a session without extensions."""
         self._greeted(hostname, extended=False)
         self.say(self.door.helo)
 
-    async def smtp_EHLO(self, hostname: str) -> None:  # noqa: N802
+    async def smtp_EHLO(self, hostname: str) -> None:
         """Begin a session with extensions, in one reply."""
         self._greeted(hostname, extended=True)
         self.say(self.door.ehlo_in_tls if self.in_tls else self.door.ehlo)
@@ -79,7 +73,7 @@ class IdentifiedProtocol(SmtpProtocol):
         self._client = None
         self.reset_transaction()
 
-    async def smtp_STARTTLS(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_STARTTLS(self, arg: str | None) -> None:
         """Encrypt the session; all that was said before is forgotten (RFC 3207 §4.2)."""
         if self.door.tls is None or self.in_tls:
             self.fault(replies.TLS_ALREADY if self.in_tls else replies.NO_TLS)
@@ -116,7 +110,7 @@ class IdentifiedProtocol(SmtpProtocol):
         self._greeted("", extended=False)
         self._login = ""
 
-    async def smtp_AUTH(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_AUTH(self, arg: str | None) -> None:
         """Take any login, where one is insisted on; the password is not looked at nor kept."""
         wrong = self._judge_auth()
         words = (arg or "").split()
@@ -126,6 +120,7 @@ class IdentifiedProtocol(SmtpProtocol):
             self.fault(wrong)
             return
         mechanism = words[0].upper()
+        self.office.crowd.rests(self)
         self.session, self.envelope = Session(self.loop), Envelope()
         try:
             if mechanism == "PLAIN":
@@ -139,6 +134,7 @@ class IdentifiedProtocol(SmtpProtocol):
             self.fault(replies.LONG_LINE)
             return
         finally:
+            self.office.crowd.works(self)
             self.session = self.envelope = None
             self.crlf = self.crlf or self._reader.crlf
         if result.success and isinstance(result.auth_data, LoginPassword):

@@ -4,7 +4,7 @@ The order that the promise hangs on: 250 is built only after `GroupCommit.commit
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prometheus_client import Counter
 
@@ -22,6 +22,7 @@ from proxy.metrics.intake import (
     MESSAGES_REPAIRED,
 )
 from proxy.queue.commit import GroupCommit, NotKept
+from proxy.queue.expiry import read_clocks, stamped
 from proxy.queue.job import RelayJob
 from proxy.submission import (
     Discarded,
@@ -87,7 +88,10 @@ class Intake:
                 client=envelope.client.address,
             )
             return replies.queued(message_id)
-        return Decided(outcome.job, envelope, outcome.repairs, ended_at)
+        job = outcome.job
+        if job.envelope.expires_at is not None:
+            job = replace(job, envelope=stamped(job.envelope, read_clocks()))
+        return Decided(job, envelope, outcome.repairs, ended_at)
 
     async def keep(self, decided: Decided) -> bytes:
         """Put the message on disk and return the reply: 250 only when it is there."""

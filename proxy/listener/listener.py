@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
-from proxy.config.model import Listen, ListenTLS
+from proxy.config.model import Listen, ListenAddress, ListenTLS
 from proxy.listener.door import Door, Office
 from proxy.listener.intake import Intake
 from proxy.listener.limits import Limits
@@ -38,9 +39,19 @@ def tls_context(tls: ListenTLS, address: str) -> ssl.SSLContext:
 class Listener:
     """The sockets of `[listen]` and the sessions on them, on one event loop."""
 
-    def __init__(self, intake: Intake, limits: Limits, hostname: str) -> None:
-        self._office = Office(intake, limits, hostname)
+    def __init__(
+        self,
+        intake: Intake,
+        limits: Limits,
+        hostname: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` gives seconds that never go back."""
+        self._office = Office(intake, limits, hostname, clock)
         self._servers: list[asyncio.Server] = []
+        self._bound: tuple[Bound, ...] = ()
+        self._doors: list[Door] = []  # of `_bound`, for those who come now
         self._watch: asyncio.Task[None] | None = None
         self.names: tuple[str, ...] = ()
         """Where it listens, as `listen.smtp` writes it."""
@@ -63,10 +74,11 @@ class Listener:
             BindError: a certificate cannot be used.
         """
         loop = asyncio.get_running_loop()
+        self._bound = tuple(sockets)
         try:
-            doors = [self._door(bound, listen) for bound in sockets]
-            for bound, door in zip(sockets, doors, strict=True):
-                self._servers.append(await self._serve(loop, bound, door))
+            self._open_doors(listen, self.certificates(listen))
+            for place, bound in enumerate(sockets):
+                self._servers.append(await self._serve(loop, bound, place))
         except BaseException:
             for bound in sockets:
                 bound.socket.close()
@@ -74,23 +86,61 @@ class Listener:
         self.names = tuple(bound.name for bound in sockets)
         self._watch = asyncio.create_task(self._expire_sessions(), name="session time-outs")
 
-    def _door(self, bound: Bound, listen: Listen) -> Door:
-        settings = bound.settings
-        networks = settings.allow
-        if networks is None and not bound.is_unix:
-            networks = listen.allow
-        return Door(
-            self._office,
-            networks=None if bound.is_unix else networks,
-            auth=settings.auth == "accept",
-            tls=None if settings.tls is None else tls_context(settings.tls, settings.address),
-        )
+    def certificates(self, listen: Listen) -> tuple[ssl.SSLContext | None, ...]:
+        """Return what each of the open sockets offers for STARTTLS where `listen` holds.
+
+        Raises:
+            BindError: some cannot be used; its text has all of them.
+        """
+        found, faults = [], []
+        for settings in self._settings(listen):
+            try:
+                tls = settings.tls
+                found.append(None if tls is None else tls_context(tls, settings.address))
+            except BindError as error:
+                faults.append(str(error))
+        if faults:
+            raise BindError("; ".join(faults))
+        return tuple(found)
+
+    def change(
+        self,
+        intake: Intake,
+        limits: Limits,
+        listen: Listen,
+        certificates: Sequence[ssl.SSLContext | None],
+    ) -> None:
+        """Go by other settings: a client that is there from its next mail on, others at once."""
+        self._office.intake, self._office.limits = intake, limits
+        self._office.memory.limit = limits.memory
+        self._open_doors(listen, certificates)
+
+    def _settings(self, listen: Listen) -> list[ListenAddress]:
+        """Return what `listen` says of the address of each open socket."""
+        said = {one.address: one for one in listen.smtp}
+        opened = [bound.settings for bound in self._bound]
+        return [one if one in listen.smtp else said.get(one.address, one) for one in opened]
+
+    def _open_doors(self, listen: Listen, certificates: Sequence[ssl.SSLContext | None]) -> None:
+        self._doors = []
+        for bound, settings, tls in zip(
+            self._bound, self._settings(listen), certificates, strict=True
+        ):
+            networks = listen.allow if settings.allow is None else settings.allow
+            self._doors.append(
+                Door(
+                    self._office,
+                    networks=None if bound.is_unix else networks,
+                    auth=settings.auth == "accept",
+                    tls=tls,
+                )
+            )
 
     async def _serve(
-        self, loop: asyncio.AbstractEventLoop, bound: Bound, door: Door
+        self, loop: asyncio.AbstractEventLoop, bound: Bound, place: int
     ) -> asyncio.Server:
         def session() -> SmtpSession:
-            return SmtpSession(door, loop)
+            return SmtpSession(self._doors[place], loop)
 
         if bound.is_unix:
             return await loop.create_unix_server(session, sock=bound.socket, backlog=1024)
@@ -98,14 +148,15 @@ class Listener:
 
     async def _expire_sessions(self) -> None:
         """End sessions whose time is over: one look at all of them, no timer for each command."""
-        office = self._office
-        loop = asyncio.get_running_loop()
-        pause = min(1.0, office.limits.timeout / 5)
         while True:
-            await asyncio.sleep(pause)
-            now = loop.time()
-            for session in [one for one in office.sessions if one.deadline < now]:
-                session.expire()
+            await asyncio.sleep(min(1.0, self._office.limits.timeout / 5))
+            self.end_overdue()
+
+    def end_overdue(self) -> None:
+        """End all sessions whose time is over now."""
+        now = self._office.clock()
+        for session in [one for one in self._office.sessions if one.deadline < now]:
+            session.expire()
 
     async def close(self, drain: float = DRAIN_S) -> None:
         """Take no more clients, let mail in hand be finished for `drain` seconds, then cut.

@@ -29,10 +29,10 @@ def plain_address(host: str) -> str:
     return str(address.ipv4_mapped or address)
 
 
-def local_uid(client: Inet, server: Inet) -> int | None:
+def local_uid(client: Inet, server: Inet, *, only_if_cheap: bool = False) -> int | None:
     """Return the user id of the process on this host whose socket goes from `client` to `server`.
 
-    None when it is not of this host, or the kernel does not say.
+    None when it is not of this host, or the kernel does not say; `only_if_cheap`: by netlink.
     """
     if not ipaddress.ip_address(client[0]).is_loopback:
         return None
@@ -42,7 +42,7 @@ def local_uid(client: Inet, server: Inet) -> int | None:
         try:
             uid = _ask_kernel(family, client, server)
         except OSError:
-            uid = _read_proc(family, client, server)
+            uid = None if only_if_cheap else _read_proc(family, client, server)
         if uid is not None:
             return uid
     return None

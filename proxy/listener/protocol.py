@@ -11,6 +11,7 @@ from proxy.listener.door import Door
 from proxy.metrics.intake import DEFECTS, MESSAGES_REFUSED
 
 _ENDLESS_LINE = 1_000_000  # octets of a command line: then it is not SMTP
+_UNSENT = 200  # replies that are held back so that they leave together
 _ERRORS = 30  # faulty commands in a row: then neither
 _HTTP = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"HOST:"})
 
@@ -59,6 +60,12 @@ class SmtpProtocol(SmtpConnection):
     async def _next_line(self) -> bytes | None:
         """Return the next command line with its end; None when no more will come."""
         while True:
+            if len(self._out) >= _UNSENT:
+                # Of what came in one piece: memory for the replies, and a turn for the others.
+                await self.flush()
+                await asyncio.sleep(0)
+                if self._closing:
+                    return None
             line = self._reader.take_line() or await self._awaited_line()
             if line is None:
                 return None
@@ -78,6 +85,9 @@ class SmtpProtocol(SmtpConnection):
         await self.flush()
         skipped = 0
         self._idle = True
+        rests = not self.in_transaction
+        if rests:
+            self.office.crowd.rests(self)
         try:
             while (line := reader.take_line()) is None:
                 skipped += reader.keep_last(LINE_LIMIT + 1)
@@ -91,6 +101,8 @@ class SmtpProtocol(SmtpConnection):
             return None
         finally:
             self._idle = False
+            if rests:
+                self.office.crowd.works(self)
         return line
 
     async def _obey(self, line: bytes) -> None:

@@ -2,6 +2,8 @@
 
 import re
 
+from proxy.listener.crowd import CLIENT_PERCENT, Refusal, client_share
+
 _LINE = 500  # RFC 5321 §4.5.3.1.5: 512 octets with code and CRLF
 _UNFIT = re.compile(r"[^ -~]")
 
@@ -59,8 +61,14 @@ NOT_ASKED = reply(
     554, "5.5.1", "DATA was refused: what follows it is no command, and is not obeyed; closing"
 )
 TOO_MANY_ERRORS = reply(421, "4.7.0", "Too many errors, closing")
-TOO_SLOW = reply(421, "4.4.2", "Nothing came for too long, closing; nothing unanswered was taken")
+TOO_SLOW = reply(
+    421, "4.4.2", "Too little came for too long, closing; nothing unanswered was taken"
+)
 STOPPING = reply(421, "4.3.2", "Franker is stopping; try again")
+GIVE_WAY = reply(
+    421, "4.3.2", "This connection was idle and others need its place (listen.max_connections); "
+    "closing, nothing unanswered was taken"
+)  # fmt: skip
 OUR_FAULT = reply(451, "4.3.0", "Franker had an error of its own; not taken, try again")
 OUR_FAULT_CLOSING = reply(421, "4.3.0", "Franker had an error of its own, closing; try again")
 NO_MEMORY = reply(
@@ -109,11 +117,19 @@ def too_many_recipients(limit: int) -> bytes:
     )  # fmt: skip
 
 
-def too_many_connections(limit: int) -> bytes:
-    """Return what a client beyond `limit` is told at its connect."""
-    return reply(
-        421, "4.3.2", f"There are {limit} connections already (listen.max_connections); try again"
-    )  # fmt: skip
+def no_room(refusal: Refusal, limit: int) -> bytes:
+    """Return what a client is told at its connect, when no place can be made for it."""
+    if refusal == "connections_client":
+        share = client_share(limit)
+        text = (
+            f"This client has {share} connections already, all in use, and one client may have "
+            f"{CLIENT_PERCENT}% of {limit} (listen.max_connections); try again"
+        )
+    else:
+        text = (
+            f"There are {limit} connections already, all in use (listen.max_connections); try again"
+        )
+    return reply(421, "4.3.2", text)
 
 
 def queued(message_id: str) -> bytes:

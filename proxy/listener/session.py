@@ -28,10 +28,11 @@ from proxy.metrics.intake import MESSAGES_REFUSED
 class SmtpSession(IdentifiedProtocol):
     """One client's dialog."""
 
-    __slots__ = ("_notify", "_recipients", "_sender", "_size")
+    __slots__ = ("_intake", "_notify", "_recipients", "_sender", "_size")
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(door, loop)
+        self._intake = door.office.intake  # the same for the whole of a mail
         self._sender: str | None = None
         self._recipients: dict[str, None] = {}
         self._size = 0  # as SIZE declared it
@@ -48,6 +49,7 @@ class SmtpSession(IdentifiedProtocol):
         self._recipients = {}
         self._size = 0
         self._notify = False
+        self.transaction_until = NEVER
 
     def refuse(self, answer: bytes, reason: str, recipient: str | None = None) -> None:
         """Answer with a refusal, and have it counted and logged."""
@@ -63,7 +65,7 @@ class SmtpSession(IdentifiedProtocol):
 
     # The mail
 
-    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_MAIL(self, arg: str | None) -> None:
         """Begin a mail."""
         if self._sender is not None:
             self.fault(replies.SECOND_MAIL)
@@ -86,7 +88,10 @@ class SmtpSession(IdentifiedProtocol):
             if size and not self.office.memory.fits(size):
                 self.refuse(replies.NO_MEMORY, "memory")
                 return
-        refusal = self.office.intake.check_sender(path.address)
+        if self._intake is not self.office.intake:  # the configuration has been read again
+            self._intake = self.office.intake
+            self._client = None  # now it may matter which user it is
+        refusal = self._intake.check_sender(path.address)
         if refusal is not None:
             answer = replies.reply(refusal.code, refusal.enhanced, refusal.text)
             self._sender = path.address  # for the log
@@ -96,6 +101,7 @@ class SmtpSession(IdentifiedProtocol):
         self._sender = path.address
         self._size = size
         self._errors = 0
+        self.transaction_until = self.office.clock() + self.office.limits.transaction
         self.say(replies.SENDER_OK)
 
     def _judge_mail_parameters(self, path: PathArgument) -> bytes | None:
@@ -108,7 +114,7 @@ class SmtpSession(IdentifiedProtocol):
             return replies.BODY_SYNTAX
         return None
 
-    async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_RCPT(self, arg: str | None) -> None:
         """Add a recipient."""
         if self._sender is None:
             self.fault(replies.NO_MAIL)
@@ -126,7 +132,7 @@ class SmtpSession(IdentifiedProtocol):
         if len(self._recipients) >= limit and address not in self._recipients:
             self.refuse(replies.too_many_recipients(limit), "recipients", address)
             return
-        refusal = self.office.intake.check_recipient(address)
+        refusal = self._intake.check_recipient(address)
         if refusal is not None:
             answer = replies.reply(refusal.code, refusal.enhanced, refusal.text)
             self.refuse(answer, refusal.reason, address)
@@ -136,7 +142,7 @@ class SmtpSession(IdentifiedProtocol):
             self._notify = True
         self.say(replies.RECIPIENT_OK)
 
-    async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_DATA(self, arg: str | None) -> None:
         """Take the message, and answer once it is kept."""
         self.data_refused = True
         if arg:
@@ -155,6 +161,8 @@ class SmtpSession(IdentifiedProtocol):
             self.reset_transaction()
             return
         self.data_refused = False
+        self.transaction_until = NEVER  # from here on it is the content's pace that counts
+        self.touch()
         self.say(replies.GO_AHEAD)
         try:
             content = await self.receive_content()
@@ -170,7 +178,7 @@ class SmtpSession(IdentifiedProtocol):
 
     async def _keep(self, content: Content) -> bytes:
         """Have the message judged and put on disk; return the reply that says what became of it."""
-        intake = self.office.intake
+        intake = self._intake
         assert self._sender is not None
         envelope = Envelope(self._sender, tuple(self._recipients), self.client, notify=self._notify)
         # Nothing here holds on to the content: the job's body is in memory instead of it.
@@ -193,7 +201,7 @@ class SmtpSession(IdentifiedProtocol):
 
     # The rest
 
-    async def smtp_RSET(self, arg: str | None) -> None:  # noqa: N802
+    async def smtp_RSET(self, arg: str | None) -> None:
         """Forget the mail that was begun."""
         if arg:
             self.fault(replies.NO_ARGUMENT)
@@ -201,24 +209,24 @@ class SmtpSession(IdentifiedProtocol):
         self.reset_transaction()
         self.say(replies.OK)
 
-    async def smtp_NOOP(self, _arg: str | None) -> None:  # noqa: N802
+    async def smtp_NOOP(self, _arg: str | None) -> None:
         """Do nothing."""
         self.say(replies.OK)
 
-    async def smtp_QUIT(self, _arg: str | None) -> None:  # noqa: N802
+    async def smtp_QUIT(self, _arg: str | None) -> None:
         """End the session."""
         self.say(replies.BYE)
         self._closing = True
         self._linger = False
 
-    async def smtp_VRFY(self, _arg: str | None) -> None:  # noqa: N802
+    async def smtp_VRFY(self, _arg: str | None) -> None:
         """Say neither yes nor no."""
         self.say(replies.CANNOT_VERIFY)
 
-    async def smtp_HELP(self, _arg: str | None) -> None:  # noqa: N802
+    async def smtp_HELP(self, _arg: str | None) -> None:
         """Say what this is."""
         self.say(replies.HELP)
 
-    async def smtp_EXPN(self, _arg: str | None) -> None:  # noqa: N802
+    async def smtp_EXPN(self, _arg: str | None) -> None:
         """Not offered."""
         self.fault(replies.NOT_IMPLEMENTED)

@@ -60,11 +60,13 @@ def refused(
     reverse_path: str | None = None,
     recipients: Addresses = (),
     message_id: str = "",
+    times: int = 1,
 ) -> None:
-    """A client's mail, a part of it, or a command was refused with `reply`.
+    """A client's mail, a part of it, a command or its connection was refused with `reply`.
 
     `reverse_path` is None when none was given yet; "" is the null one. `message_id` is for mail
-    that had one already: it may turn out to have been kept after all.
+    that had one already: it may turn out to have been kept after all. `times`: how often this
+    happened since the last line of its kind, where not each has one.
     """
     fields: dict[str, Value] = {"id": message_id} if message_id else {}
     fields |= {"client": client, "reason": reason}
@@ -72,6 +74,8 @@ def refused(
         fields["from"] = address(reverse_path)
     if recipients:
         fields["to"] = addresses(recipients)
+    if times > 1:
+        fields["times"] = times
     fields["reply"] = words(reply)
     emit("refused", fields)
 
@@ -108,6 +112,18 @@ def retried(message_id: str, /, *, by: str, stream: str, recipients: Addresses) 
         "retried",
         {"id": message_id, "by": by, "stream": stream, "to": addresses(recipients)},
     )
+
+
+def held(hold: str, /, *, by: str, mail: str, user: str, reason: str) -> None:
+    """A person (`by` "hand") had `mail`, in words, held from now on."""
+    fields: dict[str, Value] = {"by": by, "hold": words(hold), "mail": words(mail)}
+    emit("held", {**fields, "user": words(user), "reason": words(reason)})
+
+
+def released(hold: str, /, *, by: str, mail: str, user: str) -> None:
+    """A person (`by` "hand") let `mail`, in words, of a hold go."""
+    fields: dict[str, Value] = {"by": by, "hold": words(hold), "mail": words(mail)}
+    emit("released", {**fields, "user": words(user)})
 
 
 # The worker: what becomes of a message's recipients.
@@ -298,6 +314,23 @@ def stopping(process: str, *, detail: str) -> None:
     emit("stopping", {"process": process, "detail": words(detail)})
 
 
+def reloaded(
+    process: str, *, config: str, changed: Sequence[str], needs_restart: Sequence[str]
+) -> None:
+    """The configuration was read again; `changed` keys hold, others wait for a restart."""
+    fields: dict[str, Value] = {"process": process, "config": config}
+    fields["changed"] = ",".join(changed) or "-"
+    if needs_restart:
+        fields["needs_restart"] = ",".join(needs_restart)
+    emit("reloaded", fields)
+
+
+def reload_refused(process: str, *, config: str, faults: Sequence[str]) -> None:
+    """The configuration was read again and cannot be used: nothing of it holds."""
+    text = "the old configuration stays: " + "; ".join(faults)
+    emit("reload_refused", {"process": process, "config": config, "detail": words(text)})
+
+
 def notice(text: str) -> None:
     """Something a person should know, but that stops nothing."""
     emit("notice", {"text": words(text)})
@@ -335,6 +368,27 @@ def store_not_durable(*, reason: str) -> None:
 def store_durable() -> None:
     """Redis keeps on disk what it is given."""
     emit("store_durable", {})
+
+
+def store_restored(*, messages: int, before: str, hold: str, others: Sequence[str]) -> None:
+    """Redis is an older copy of the store that was seen at `before`: it came from a backup.
+
+    `hold` is the name of the hold on its mail, "" when it has none; `others` those that came back
+    with it.
+    """
+    but = f", except what these holds take, which came back too: {', '.join(others)}"
+    text = (
+        "Redis was restored from a backup. What it has of mail taken before that time may have been"
+        f" sent already: it is held, new mail goes out{but if others else ''}. Look with"
+        f" `franker queue list`; then `franker queue release {hold}` sends it, `franker queue"
+        " delete` throws it away"
+        if hold
+        else "Redis was restored from a backup; no mail waited in it"
+    )
+    emit(
+        "store_restored",
+        {"before": before, "messages": messages, "hold": hold, "text": words(text)},
+    )
 
 
 def journal_used(*, reason: str) -> None:

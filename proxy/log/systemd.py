@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import time
 
 
 def tell(*lines: str) -> None:
@@ -17,3 +18,8 @@ def tell(*lines: str) -> None:
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as one,
     ):
         one.sendto("\n".join(lines).encode(), address)
+
+
+def tell_reloading() -> None:
+    """Say that the configuration is read again from now on; `tell("READY=1")` says that it was."""
+    tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -12,7 +12,7 @@ from proxy.mail.envelope import Client
 from proxy.mail.fields import Field, Header, Parsed, unfolded
 from proxy.mail.limits import SUBJECT
 from proxy.mail.lines import has_long_line
-from proxy.mail.marks import mark
+from proxy.mail.postmark_fields import mark
 from proxy.mail.raw import repair_fields
 from proxy.mail.refusal import non_ascii_mailbox
 from proxy.mail.repairs import Repair

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-QueueState = Literal["queued", "started", "deferred", "dead"]
+QueueState = Literal["queued", "started", "deferred", "held", "dead"]
 STATES: tuple[QueueState, ...] = get_args(QueueState)
 
 
@@ -15,15 +15,17 @@ STATES: tuple[QueueState, ...] = get_args(QueueState)
 class Depth:
     """One stream's queue. `messages` are counts by state, one left out being 0.
 
-    `oldest_age` is the age in seconds of the oldest message that is queued, started or deferred;
+    `oldest_age` is the age in seconds of the oldest message neither sent, dead nor held;
     0 when there is none. Dead ones do not count: they wait for a person. `discarded` are the
-    recipients that a person deleted, ever.
+    recipients that a person deleted, ever. `unserved`: no such stream is configured (any more), and
+    no worker serves it.
     """
 
     stream: str
     messages: Mapping[QueueState, int]
     oldest_age: float
     discarded: int = 0
+    unserved: bool = False
 
 
 class QueueDepths(Collector):
@@ -54,12 +56,12 @@ class QueueDepths(Collector):
         """Return the families for prometheus_client."""
         messages = GaugeMetricFamily(
             "franker_queue_messages",
-            "Messages in the queue now; state is queued, started, deferred or dead.",
+            "Messages in the queue now; state is queued, started, deferred, held or dead.",
             labels=("stream", "state"),
         )
         ages = GaugeMetricFamily(
             "franker_queue_oldest_message_age_seconds",
-            "Age of the oldest message that is neither sent nor dead; 0 when there is none.",
+            "Age of the oldest message neither sent, dead nor held; 0 when there is none.",
             labels=("stream",),
         )
         discarded = CounterMetricFamily(

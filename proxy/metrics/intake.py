@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from proxy.metrics.config_state import ConfigState
 from proxy.metrics.depths import QueueDepths
 
 REGISTRY = CollectorRegistry(auto_describe=True)
@@ -70,4 +71,5 @@ DEFECTS = Counter(
     registry=REGISTRY,
 )
 QUEUE_DEPTHS = QueueDepths(REGISTRY)
+CONFIG = ConfigState(REGISTRY)
 PROCESS = ProcessCollector(registry=REGISTRY)

@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from proxy.metrics.config_state import ConfigState
+
 REGISTRY = CollectorRegistry(auto_describe=True)
 
 RELAY_ATTEMPTS = Counter(
@@ -77,4 +79,5 @@ DEFECTS = Counter(
     ("where",),
     registry=REGISTRY,
 )
+CONFIG = ConfigState(REGISTRY)
 PROCESS = ProcessCollector(registry=REGISTRY)

@@ -49,8 +49,8 @@ def _last_file(folder: Path) -> Path | None:
         lines = (folder / _MANIFEST).read_text("utf-8").splitlines()
     except OSError:
         return None
-    # Lines like: file appendonly.aof.1.incr.aof seq 1 type i
-    names = [words[1] for line in lines if (words := line.split())[-2:] == ["type", "i"]]
+    # Lines like: file appendonly.aof.1.incr.aof seq 1 type i; Redis 8 adds: startoffset 0
+    names = [words[1] for line in lines if (words := line.split())[4:6] == ["type", "i"]]
     path = folder / names[-1] if names else None
     return path if path is not None and path.is_file() else None
 

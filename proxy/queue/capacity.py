@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.config.model import PRIVATE_DISK_FLOOR
+
 AUTO_SHARE = 0.4
 """Of the memory there is, for `redis.max_memory = "auto"`."""
 
 OWN_LIMIT_SHARE = 0.9
 """Of a maxmemory that the server has after all, so that settling goes on when intake stops."""
 
-DISK_FLOOR = 100_000_000
+DISK_FLOOR = PRIVATE_DISK_FLOOR
 """Octets that must stay free where the private server writes: with none it ends itself."""
 
 

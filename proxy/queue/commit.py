@@ -11,11 +11,10 @@ to any process. New mail goes to Redis again when all of the journal has: number
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import redis.asyncio
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
@@ -29,7 +28,7 @@ from proxy.queue.diversion import Diversion
 from proxy.queue.durability import Durability
 from proxy.queue.fates import WITHDRAW, Fates, settle
 from proxy.queue.fence import RAISE, Fence
-from proxy.queue.job import RelayJob
+from proxy.queue.job import RelayJob, rq_date
 from proxy.queue.journal.drain import Drain
 from proxy.queue.journal.folder import Bounds
 from proxy.queue.journal.journal import Journal
@@ -49,7 +48,6 @@ STALL_S = 2.0
 
 _RECONNECT_S = (0.02, 0.5)  # first pause and longest
 _COMMIT = load("commit")
-_T = TypeVar("_T")
 
 
 class GroupCommit:
@@ -80,7 +78,7 @@ class GroupCommit:
         way = None if journal is None else Journal(*journal, incarnation)
         self._diversion = Diversion(way, self._lanes, self._fates)
         self._stall = min(stall, patience)
-        self._outage = Outage(self._bearable, self._give_up)
+        self._outage = Outage(patience, self._bearable, self._give_up)
         self._overflowing = False  # something waits for which the server has no room
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -96,17 +94,26 @@ class GroupCommit:
     def unready(self) -> str:
         """Why no mail can be kept now, in plain words for an operator; "" when it can."""
         if self._trouble is not None:
-            found = self._watch.durability
-            detail = f": {found.reason}" if found is not None and found.reason else ""
-            return f"{self._trouble}{detail}"
+            return str(self._trouble)
         journal, possible = self._diversion.journal, self._diversion.possible
         if journal is not None and journal.taking:
-            return str(refusal.journal_full()) if journal.full else ""
+            if not journal.full:
+                return ""
+            return "; ".join(filter(None, (self.obstacle, journal.why_full)))
         if self._watch.full and not (possible and self._watch.server_is_short):
             return str(refusal.full(self._watch.full))
         if possible and self._connected_once:
             return ""
         return "" if self._watch.durability is not None else str(refusal.away())
+
+    @property
+    def obstacle(self) -> str:
+        """What keeps mail in the journal from the queue, in plain words; "" for nothing."""
+        if self._watch.durability is None:
+            return str(refusal.away())
+        if self._trouble is not None:
+            return str(self._trouble)
+        return str(refusal.full(self._watch.full)) if self._watch.full else ""
 
     @property
     def journal(self) -> Journal | None:
@@ -185,7 +192,7 @@ class GroupCommit:
             try:
                 await self._diversion.look()
                 self._outage.reconsider()
-                await self._in_time(self._open(store))
+                await self._outage.in_time(self._open(store))
                 pause = _RECONNECT_S[0]
                 await self._serve(store)
             except (RedisError, OSError, TimeoutError) as error:
@@ -237,7 +244,7 @@ class GroupCommit:
             drain = Drain(diversion.journal, self._fates.fence, store, call)
         while True:
             if loop.time() >= self._watch.inspect_at:
-                await self._in_time(self._inspect(store))
+                await self._outage.in_time(self._inspect(store))
             self._wake.clear()
             if self._overflowing:
                 self._overflowing = False
@@ -246,7 +253,7 @@ class GroupCommit:
             if drain is not None and self._trouble is None and not self._closing:
                 await diversion.look()
                 take_up = partial(self._take_up, store)
-                if await diversion.move(drain, self._watch, self._in_time, take_up):
+                if await diversion.move(drain, self._watch, self._outage.in_time, take_up):
                     continue
             if diversion.pending:
                 if self._closing:
@@ -256,7 +263,7 @@ class GroupCommit:
                 await self._keep(store, Batch(self._fates.next_number(), messages))
                 continue
             elif self._closing:
-                await self._in_time(self._fates.fence.remove(store))
+                await self._outage.in_time(self._fates.fence.remove(store))
                 return
             alarm = loop.call_at(self._watch.inspect_at, self._wake.set)
             await self._wake.wait()
@@ -267,6 +274,7 @@ class GroupCommit:
         found = await self._watch.inspect(store, now, batches=self._fates.number, verify=verify)
         self._trouble = found
         if found is not None:
+            self._diversion.halted()
             settle(self._lanes.clear(), found)
 
     async def _take_up(self, store: StoreConnection) -> None:
@@ -276,63 +284,37 @@ class GroupCommit:
         self._lanes.put_back(again)
 
     async def _keep(self, store: StoreConnection, batch: Batch) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = rq_date()
         fence, number = self._fates.fence, batch.number
         packed = pack_commit(_COMMIT.sha, fence.key, fence.epoch, number, batch.messages, now)
         self._fates.flying = batch
         try:
-            applied, safe = await self._in_time(self._call(store, packed))
+            applied, safe = await self._outage.in_time(self._call(store, packed))
         except ResponseError as error:
             if not self._fates.landed(batch):
                 raise
             self._refused(batch, error)
             return
         if not self._fates.landed(batch):  # the answer came so late that the journal has it, too
-            await self._in_time(self._take_up(store))
+            await self._outage.in_time(self._take_up(store))
             return
         if applied != 1:
             # Somebody emptied the server, or our fence ran out: take it up anew, and try again.
             self._lanes.put_back(batch.messages)
-            await self._in_time(self._take_up(store))
+            await self._outage.in_time(self._take_up(store))
             return
         if safe:
             self._fates.kept(batch)
         else:
             self._fates.regret(batch)
         if self._fates.regretted:
-            await self._in_time(self._fates.withdraw(store))
+            await self._outage.in_time(self._fates.withdraw(store))
 
     async def _call(self, store: StoreConnection, packed: Sequence[bytes]) -> tuple[Any, bool]:
         """Return the script's answer, and whether as many servers have it as must."""
         if not self._watch.replicas:
             return await store.call(packed), True
         return await store.call_replicated(packed, self._watch.replicas, self._patience / 2)
-
-    async def _in_time(self, exchange: Coroutine[Any, Any, _T]) -> _T:
-        """Return what `exchange` gives; when it takes too long Redis is away since its beginning.
-
-        Raises:
-            TimeoutError: it took longer than we have patience.
-        """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        alarm = None
-        if self._bearable() < self._patience:
-            alarm = loop.call_at(began + self._stall, self._stands_still, began)
-        try:
-            async with asyncio.timeout(self._patience):
-                answer = await exchange
-        except TimeoutError:
-            self._outage.goes_on("no answer in time", began)
-            raise
-        finally:
-            if alarm is not None:
-                alarm.cancel()
-        self._outage.over()
-        return answer
-
-    def _stands_still(self, since: float) -> None:
-        self._outage.goes_on("no answer in time", since)
 
     def _refused(self, batch: Batch, error: ResponseError) -> None:
         """Deal with an error reply: the script did not run, or met what it cannot handle."""

@@ -4,6 +4,7 @@ redis-py repeats commands after a time-out by default, whole transactions too, a
 twice; here it never does. Whoever repeats, repeats with a script that cannot be applied twice.
 """
 
+import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,27 @@ SOCKET_NAME = "redis.sock"
 
 CONNECT_TIMEOUT_S = 5.0
 _SENTINEL_PORT = 26379
+
+
+def plain(client: redis.asyncio.Redis) -> Any:
+    """Return `client` without the library's types: they allow decoded replies, ours are octets."""
+    return client
+
+
+def cancellations() -> int:
+    """Return how often the current task was asked to end.
+
+    The library loses a cancellation that arrives together with a reply, or while it connects
+    (async_timeout, Python 3.11's wait_for); whoever waits for it looks here.
+    """
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
+def end_if_cancelled() -> None:
+    """Raise the CancelledError that the library may have lost: it must not be slept over."""
+    if cancellations():
+        raise asyncio.CancelledError
 
 
 @dataclass(frozen=True, slots=True)

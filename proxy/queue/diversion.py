@@ -73,8 +73,6 @@ class Diversion:
 
     def _add(self, number: int, waiting: Waiting, instead: NotKept | None = None) -> None:
         assert self.journal is not None
-        if waiting.done.done():
-            return
         try:
             self.journal.add(number, waiting)
         except NotKept as trouble:
@@ -104,25 +102,31 @@ class Diversion:
         if journal.heritage > MAX_OCTETS and journal.usable and not journal.taking:
             self.divert("mail of a process that died goes first")
         try:
-            moved = await in_time(drain.step(watch))
+            moved: int = await in_time(drain.step(watch))
         except FenceMovedError:
             await in_time(take_up())
             return True
         except OutOfMemoryError as error:
             watch.fills_up(str(error))
-            moved = False
+            moved = 0
         except ResponseError as error:
             if before_running(error):
                 raise
-            moved = False
+            moved = 0
             if str(error) != self._defect:  # it will be met again and again
                 self._defect = str(error)
                 events.defect("commit.lua", error=error)
         if not moved:
+            self.halted()
             self._let_nobody_wait(journal, watch)
-        elif journal.nearly_moved:
-            journal.shut()
-        return bool(moved)
+            return False
+        journal.ration(moved // 2)
+        return True
+
+    def halted(self) -> None:
+        """Note that nothing is being moved for now: no mail waits for that before it is written."""
+        if self.journal is not None:
+            self.journal.ration(None)
 
     def _let_nobody_wait(self, journal: Journal, watch: StoreWatch) -> None:
         if journal.taking:
@@ -141,9 +145,9 @@ class Diversion:
 
 async def _end(journal: Journal) -> None:
     """Go on with a journal that has nothing on disk to be moved."""
-    if not journal.idle:
+    if journal.taking:
+        journal.shut()  # first: what is being written has an end only when nothing more comes
+    elif not journal.idle:
         await journal.settled()
-    elif journal.taking:
-        journal.shut()
     else:
         await journal.finish()

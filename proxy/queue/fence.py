@@ -18,7 +18,7 @@ LIFE_S = 2 * 366 * 86400
 
 
 class Fence:
-    """The fence of the process `incarnation`; `last` is the number of its last applied batch."""
+    """The fence of the process `incarnation`; `last` is what it said when it was last raised."""
 
     def __init__(self, incarnation: str) -> None:
         self.key = keys.fence_key(incarnation)

@@ -1,17 +1,25 @@
 """A message in the queue: the fields of its RQ job that are ours, and their codec.
 
-`body` is the message as it goes to Postmark, written once. `envelope` is JSON with a version and
-is the only field that a deferral rewrites. `dot`, when present, names the recipients of a
-transaction whose final dot may be out (DESIGN: unknown outcomes).
+`body` is the message as it goes to Postmark, written once. `envelope` is JSON with a version, and
+all of ours that a deferral rewrites but for `dot`, which, when present, names the recipients of a
+transaction whose final dot may be out. RQ's own fields, `status` first, change with each step.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
 VERSION = 1
+DATE_FORM = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""How RQ writes a time, in UTC."""
+
+
+def rq_date() -> str:
+    """Return the time now, as RQ writes it."""
+    return datetime.now(UTC).strftime(DATE_FORM)
 
 
 class JobDecodeError(ValueError):
@@ -34,6 +42,9 @@ class JobEnvelope:
 
     `notify` is false when nobody is to be told of deaths and delay, `notice` true for what Franker
     wrote itself to tell somebody: of its death nobody is told but the log.
+
+    `expires_at` is when its rule's `expires` is over; `expires_up` is the same in seconds since the
+    boot named `boot`, which no one can set (see `proxy.queue.expiry`).
 
     `replaced` holds what header fields said before, `added` names those that the rule set: what
     another rule would have to take back.
@@ -58,6 +69,8 @@ class JobEnvelope:
     settled: tuple[str, ...] = ()
     notice: bool = False
     added: tuple[str, ...] = ()
+    expires_up: float = 0.0
+    boot: str = ""
 
     def left(self, recipients: tuple[str, ...], replies: dict[str, str]) -> "JobEnvelope":
         """Return this envelope with only `recipients` left, and `replies` noted for them."""
@@ -89,6 +102,8 @@ _SHORT = {
     "settled": "done",
     "notice": "note",
     "added": "add",
+    "expires_up": "up",
+    "boot": "boot",
 }
 # Names are short and defaults left out because every queued message pays for them in memory.
 _with_default = [

@@ -41,9 +41,22 @@ def failed_key(stream: str) -> str:
     return f"rq:failed:{QUEUE_PREFIX}{stream}"
 
 
+def held_key(stream: str) -> str:
+    """Return the sorted set of held jobs, all of one score: by id.
+
+    RQ keeps here what waits for something else, shows it as deferred, and leaves it alone.
+    """
+    return f"rq:deferred:{QUEUE_PREFIX}{stream}"
+
+
 def deferred_key(stream: str) -> str:
     """Return our sorted set of deferred jobs by the time (ms) they were accepted: their age."""
     return f"franker:deferred:{stream}"
+
+
+def workers_key(stream: str) -> str:
+    """Return the set of RQ's names of the workers that serve `stream`."""
+    return f"rq:workers:{QUEUE_PREFIX}{stream}"
 
 
 def fence_key(incarnation: str) -> str:
@@ -67,6 +80,18 @@ TOLD = "franker:told"
 WORKERS = "franker:workers"
 """The hash of the workers that live, by incarnation."""
 
+PROCESSES = "franker:processes"
+"""The hash of the processes in which they run, by incarnation."""
+
+GRANTS = "franker:grants"
+"""The hash of the connections that they may hold, by incarnation."""
+
+
+def worker_key(incarnation: str) -> str:
+    """Return the hash of what one worker says of itself."""
+    return f"franker:worker:{incarnation}"
+
+
 DISCARDED = "franker:discarded"
 """The hash of recipients that were deleted by hand, by stream."""
 
@@ -75,6 +100,21 @@ ALERTS = "franker:alerts"
 
 ROUTES = "franker:routes"
 """The hash of routes that are paused (see `proxy.queue.routes`)."""
+
+HOLDS = "franker:holds"
+"""The hash of what is held, by name (see `proxy.queue.holds`)."""
+
+TURN = "franker:holds:turn"
+"""A number that rises with each change of HOLDS."""
+
+STORE = "franker:store"
+"""The hash that tells this store from others, and from older copies of itself (lineage.lua)."""
+
+REFUSALS = "franker:refusals"
+"""The hash of rows of refusals, by route: since when nothing was taken (see settle.lua)."""
+
+APIS = "franker:apis"
+"""The set of Postmark's APIs to which a worker ever found a way, by name (a hash of the URL)."""
 
 BY_HAND = "franker:by-hand"
 """The list of what was done by commands and is not in the log yet: JSON, oldest first, bounded."""

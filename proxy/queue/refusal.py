@@ -49,14 +49,14 @@ def full(why: str) -> NotKept:
     return NotKept("full", f"the mail store is full: {why}")
 
 
-def not_durable() -> NotKept:
-    """Redis is not set to keep what it confirms; the log says in what."""
-    return NotKept("not_durable", "the mail store is not durable")
+def not_durable(why: str) -> NotKept:
+    """Redis does not keep what it confirms; `why` names the setting and how to set it right."""
+    return NotKept("not_durable", f"the mail store is not durable: {why}")
 
 
 def journal_full() -> NotKept:
     """Redis is away or full, and so is the journal."""
-    return NotKept("full", "the mail store is away and its journal is full")
+    return NotKept("full", "the mail store takes no mail and its journal is full")
 
 
 def journal_failed() -> NotKept:

@@ -1,6 +1,7 @@
 """What the committer knows of its server: durable or not, how full, and who must have a copy."""
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from proxy.queue.store import StoreConnection
 
 INSPECT_EVERY_S = 1.0
 VERIFY_EVERY_S = 10.0
+COMES_AND_GOES_S = 10.0
+"""A store that is full again within so many seconds is said to have room when it had as long."""
 _TIDY_FROM = 16_000_000  # octets of the append-only file: read in a tenth of a second
 _TIDY_RATIO = 4  # to the memory in use
 _PER_MESSAGE = 1024  # octets beside body and envelope, for the estimate between two inspections
@@ -47,6 +50,11 @@ class StoreWatch:
         self._room: Room | None = None
         self._added = 0
         self._lacking = 0  # octets of the message that found no room
+        self._seen_at = -math.inf
+        self._told_full = False
+        self._told_roomy_at = -math.inf
+        self._roomy_since = -math.inf
+        self._steady = 0.0  # for how long there must be room before that is said
         self._batches = -1
         self._verify_at = 0.0
         self.inspect_at = 0.0
@@ -85,8 +93,11 @@ class StoreWatch:
 
     def fills_up(self, why: str) -> None:
         """Note that there is no room: mail is refused for that, or goes to the journal."""
-        if not self.full:
+        if not self.full and not self._told_full:
             events.store_full(detail=why)
+            self._told_full = True
+            often = self._seen_at - self._told_roomy_at < COMES_AND_GOES_S
+            self._steady = COMES_AND_GOES_S if often else 0.0
         self.full = why
 
     async def inspect(
@@ -114,13 +125,17 @@ class StoreWatch:
         if private and idle:
             await self._tidy(store, info)
         if not found.durable and self._demands.require_durable:
-            return refusal.not_durable()
+            return refusal.not_durable(found.reason)
         disk = no_room_on_disk(self._demands.data_dir) if self._demands.data_dir else ""
+        self._seen_at = now
         self._note_room(room, disk)
         return refusal.full(disk) if disk else None
 
     def _note_room(self, room: Room, disk: str) -> None:
-        """Say it when the room ends, and when there is enough again for what was refused."""
+        """Say it when the room ends, and when there is enough again for what was refused.
+
+        A journal that is drained into a full store fills each room at once: that is one story.
+        """
         if disk:
             self.fills_up(disk)
         elif room.is_full:
@@ -128,7 +143,10 @@ class StoreWatch:
         elif self.full and room.left >= min(self._lacking, room.limit // 2):
             self._lacking = 0
             self.full = ""
+            self._roomy_since = self._seen_at
+        if self._told_full and not self.full and self._seen_at - self._roomy_since >= self._steady:
             events.store_has_room(detail=str(room))
+            self._told_full, self._told_roomy_at = False, self._seen_at
 
     def _note(self, found: Durability, now: float) -> None:
         self.durability = found

@@ -10,16 +10,14 @@ import contextlib
 import socket
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from aiosmtpd.smtp import SMTP
 
-from proxy.sandbox.account import HOST_NAMES
-from proxy.sandbox.faults import Fault, Flaw, Moment
-
-if TYPE_CHECKING:
-    from proxy.sandbox.ports import Port
-    from proxy.sandbox.sandbox import Sandbox
+from proxy.sandbox.account import HOST_NAMES, Kind
+from proxy.sandbox.certificates import Authority
+from proxy.sandbox.faults import Fault, FaultBook, Flaw, Moment
+from proxy.sandbox.ports import Port
 
 SIZE_LIMIT = 20_480_000
 """What EHLO announces. The product's own limit of 10 MB shows later, as an SMTPApiError."""
@@ -33,12 +31,28 @@ class Over(Exception):
     """The conversation ends here; the connection is closed."""
 
 
+class Premises(Protocol):
+    """What a connection knows of the sandbox that it is a part of."""
+
+    hosts: dict[str, Kind]
+    authority: Authority
+    faults: FaultBook
+    idle: float
+    latency: float
+
+    def joined(self, session: "Connection") -> None:
+        """Note that the connection stands."""
+
+    def left(self, session: "Connection") -> None:
+        """Note that it is gone."""
+
+
 class Connection(SMTP):
     """A client's connection to one port of the sandbox, before any command is understood."""
 
     line_length_limit = _READ_AHEAD  # of the stream: how much is read ahead of us
 
-    def __init__(self, sandbox: "Sandbox", port: "Port") -> None:
+    def __init__(self, sandbox: Premises, port: Port) -> None:
         self.kind = sandbox.hosts[port.address]
         super().__init__(
             None,

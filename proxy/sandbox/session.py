@@ -4,14 +4,12 @@ import base64
 import binascii
 import re
 import secrets
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from proxy.sandbox import sasl
-from proxy.sandbox.connection import SIZE_LIMIT, Connection, Over
-
-if TYPE_CHECKING:
-    from proxy.sandbox.ports import Port
-    from proxy.sandbox.sandbox import Sandbox
+from proxy.sandbox.account import Account
+from proxy.sandbox.connection import SIZE_LIMIT, Connection, Over, Premises
+from proxy.sandbox.ports import Port
 
 _MAIL = re.compile(r"(?i)FROM:\s*<([^<>]*)>\s*(.*)")
 _RCPT = re.compile(r"(?i)TO:\s*<(?:@[^:<>]*:)?([^<>]+)>\s*(.*)")
@@ -19,11 +17,28 @@ _MAIL_PARAMETERS = frozenset({"SIZE", "BODY", "AUTH", "RET", "ENVID"})
 _RCPT_PARAMETERS = frozenset({"NOTIFY", "ORCPT"})
 
 
+class PostOffice(Premises, Protocol):
+    """What a session knows of its sandbox beyond that: the account, and where mail is handed in."""
+
+    account: Account
+    recipient_limit: int
+
+    def tried(self, mechanism: str, user: str, *, accepted: bool, session: "Session") -> None:
+        """Note that somebody tried to log in."""
+
+    def take(
+        self, session: "Session", reverse_path: str, recipients: tuple[str, ...], content: bytes
+    ) -> str:
+        """Keep one message and return its queue id."""
+        ...
+
+
 class Session(Connection):
     """The commands of a client, and where it stands with them."""
 
-    def __init__(self, sandbox: "Sandbox", port: "Port") -> None:
+    def __init__(self, sandbox: PostOffice, port: Port) -> None:
         super().__init__(sandbox, port)
+        self._office = sandbox
         self.user = ""  # who logged in
         self.helo = ""
         self._mail_from: str | None = None
@@ -124,7 +139,7 @@ class Session(Connection):
 
     async def _authenticate_by(self, name: str, initial: str) -> None:
         exchange = sasl.MECHANISMS[name](
-            self._sandbox.account.password, secrets.token_hex(12), self.hostname
+            self._office.account.password, secrets.token_hex(12), self.hostname
         )
         user, accepted = "", False
         try:
@@ -145,7 +160,7 @@ class Session(Connection):
         except binascii.Error:
             self.refuse("501 5.5.2 Error: Invalid base64 data in response")
             return
-        self._sandbox.tried(name, user, accepted=accepted, session=self)
+        self._office.tried(name, user, accepted=accepted, session=self)
         if await self.fails("auth", user):
             return
         if accepted:
@@ -172,7 +187,7 @@ class Session(Connection):
     async def _rcpt(self, arg: str) -> None:
         """RFC 5321 §4.1.1.3. Without a login nothing is relayed."""
         match = _RCPT.fullmatch(arg)
-        limit = self._sandbox.recipient_limit
+        limit = self._office.recipient_limit
         if self._mail_from is None:
             self.refuse("503 5.5.1 Error: need MAIL command")
         elif match is None:
@@ -202,7 +217,7 @@ class Session(Connection):
                 self.refuse("552 5.3.4 Error: message file too big")
             elif not await self.fails("dot", *self._parties()):
                 self._errors = 0  # Postfix counts those since the last message
-                queue_id = self._sandbox.take(
+                queue_id = self._office.take(
                     self, self._mail_from, tuple(self._recipients), content
                 )
                 if not await self.fails("taken", *self._parties()):

@@ -22,8 +22,6 @@ UNCONFIRMED = "did not confirm in time"
 _BEFORE_S, _AFTER_S = 12.0, 0.5
 """How long a disturbance acts on: connects that it cut off give up after 10 s."""
 
-_UNANSWERED = "Postmark cannot be asked"
-
 _STAMP_S = 0.001
 """The logs cut their time stamps to this."""
 
@@ -47,7 +45,6 @@ class Told:
     unknown: Mapping[tuple[str, str], Sequence[tuple[float, str]]] = field(default_factory=dict)
     sent: Mapping[tuple[str, str], Sequence[float]] = field(default_factory=dict)
     discarded: frozenset[tuple[str, str]] = frozenset()
-    unanswered: frozenset[tuple[str, str]] = frozenset()
     notices: tuple[str, ...] = ()
     defects: tuple[str, ...] = ()
     transactions_unknown: int = 0
@@ -62,8 +59,6 @@ class Repeat:
     first_at: float
     again_at: float
     why: str
-    answerable: bool = True
-    """False where the log said that the Messages API could not be asked about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +91,6 @@ def read_log(lines: Iterable[str]) -> Told:
     unknown: defaultdict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
     sent: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     discarded: set[tuple[str, str]] = set()
-    unanswered: set[tuple[str, str]] = set()
     notices: list[str] = []
     defects: list[str] = []
     transactions = 0
@@ -117,8 +111,6 @@ def read_log(lines: Iterable[str]) -> Told:
         elif event == "sent":
             for one in word["to"]:
                 sent[word["id"], one].append(_seconds(word["time"]))
-        elif event == "deferred" and _UNANSWERED in word["reply"]:
-            unanswered.update((word["id"], one) for one in word["to"])
         elif event == "discarded":
             discarded.update((word["id"], one) for one in word["to"])
         elif event == "notice":
@@ -129,7 +121,6 @@ def read_log(lines: Iterable[str]) -> Told:
         dict(unknown),
         dict(sent),
         frozenset(discarded),
-        frozenset(unanswered),
         tuple(notices),
         tuple(defects),
         transactions,
@@ -253,7 +244,6 @@ def _repeats(
             first,
             again,
             why,
-            not all((message_id, one) in told.unanswered for one in recipients),
         )
         for (message_id, first, again, why), recipients in sorted(groups.items())
     )

@@ -40,9 +40,9 @@ _ORDER_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """How strict to be. `api`: the program may ask the Messages API, so nothing comes twice but
-    where the far end was away for so long that it said it could not ask.
+    """How strict to be.
 
+    `api`: the program may ask the Messages API, so nothing comes twice.
     `journal`: the program keeps mail while Redis is away, so nothing is refused.
     """
 
@@ -197,7 +197,7 @@ class Site:
         self._faults += [f"lost: {one}" for one in account.lost]
         self._faults += account.findings
         for one in account.repeats:
-            if not one.why or (self._demands.api and one.answerable):
+            if not one.why or self._demands.api:
                 self._faults.append(
                     f"sent twice: {one.id} to {', '.join(one.recipients[:3])} and so on, "
                     f"{len(one.recipients)} in all, at {one.first_at:.3f} and {one.again_at:.3f}: "

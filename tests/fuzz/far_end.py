@@ -7,11 +7,11 @@ from proxy.mail.address import AddressError, normal_address
 from tests.fuzz.session import Wire
 from tests.fuzz.target import Choices, Target
 from tests.fuzz.texts import ADDRESSES
+from worker.replies import MAX_LINE, MAX_REPLY, MAX_TEXT, Reply, ReplyReader, TransactionReplies
+from worker.smarthost.connection import Connection
 from worker.smarthost.endpoints import Endpoint
-from worker.smarthost.pipeline import Connection
-from worker.smarthost.replies import MAX_LINE, MAX_REPLY, MAX_TEXT, Reply, ReplyReader
 from worker.smarthost.sasl import MECHANISMS, Login, SaslFault, start
-from worker.smarthost.transaction import Offers, Transaction, TransactionReplies
+from worker.smarthost.transaction import Offers, Transaction
 from worker.verdict import judge
 
 SAYINGS = (

@@ -119,6 +119,7 @@ async def play(octets: bytes, step: int) -> tuple[bytes, list[RelayJob], list[by
     wire.close()
     await _turns(2)
     assert not office.sessions
+    assert not len(office.crowd)
     assert office.memory.held == 0
     return wire.said, shelf.jobs, desk.contents
 

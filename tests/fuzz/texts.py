@@ -74,6 +74,7 @@ FIELDS = (
     b"name*0*=utf-8''%0D%0A", b"\x1b$B", b"\x1b(B", b";", b"=",
 )  # fmt: skip
 _NAME = re.compile(rb"[!-9;-~]{1,256}")
+_FIELD_LINE = re.compile(rb"[!-9;-~]{1,256}:")
 _FOLDED = re.compile(rb"\r\n(?![ \t])|\r(?!\n)|(?<!\r)\n")
 
 
@@ -91,7 +92,11 @@ def check_fields(octets: bytes) -> None:
     if "blank_line" not in parsed.kinds:
         assert before.endswith(b"\r\n")
         before = before[:-2]
-    assert re.sub(rb"(?m)^([!-9;-~]+)[ \t]+:", rb"\1:", before) == written
+    plain = re.sub(rb"(?m)^([!-9;-~]+)[ \t]+:", rb"\1:", before)
+    if "bad_line" in parsed.kinds:
+        check_left_out(plain, written)
+    else:
+        assert plain == written
     check_sound(parsed.fields)
     fields, _ = repair_fields(parsed.fields, before, "windows-1252", strict=False)
     assert [name for name, _ in fields] == [name for name, _ in parsed.fields]
@@ -106,6 +111,18 @@ def check_fields(octets: bytes) -> None:
     assert isinstance(kind.boundary + kind.charset, str)
     kind.set_charset("utf-8")
     check_sound([*header])
+
+
+def check_left_out(before: bytes, written: bytes) -> None:
+    """What is missing of a header are whole lines, none of which begins a field that we read."""
+    kept = iter(written.splitlines(keepends=True))
+    wanted = next(kept, None)
+    for line in before.splitlines(keepends=True):
+        if line == wanted:
+            wanted = next(kept, None)
+        else:
+            assert not _FIELD_LINE.match(line), line
+    assert wanted is None
 
 
 def check_sound(fields: list[tuple[bytes, bytes]]) -> None:

@@ -5,7 +5,8 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,11 +179,13 @@ async def front(
     patience: float = 10.0,
     ready: bool = True,
     sockets: Sequence[Bound] = (),
+    clock: Callable[[], float] = time.monotonic,
     **tables: Any,
 ) -> AsyncIterator[Front]:
     """Listen as the settings in `tables` say, mail going to `server`.
 
     `limits` go over those of [listen], `sockets` are listened on in place of its addresses.
+    `clock` is the time that its limits are measured by.
     """
     settings = settings_for(server.data_dir, **tables)
     redis = settings.redis
@@ -195,7 +198,8 @@ async def front(
     await commit.start()
     policy = compile_policy(settings, host_names=(HOST, "mailhost"))
     intake = Intake(policy, commit, wants_users=any(rule.user for rule in settings.rules))
-    listener = Listener(intake, replace(Limits.of(settings.listen), **(limits or {})), HOST)
+    bounds = replace(Limits.of(settings.listen), **(limits or {}))
+    listener = Listener(intake, bounds, HOST, clock=clock)
     found = Front(listener, server, commit)
     sockets = sockets or open_sockets(settings.listen.smtp, {}, found.said.append)
     await listener.open(sockets, settings.listen)

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -11,6 +14,8 @@ class Load:
 
     `accepted` are the recipients whose message was answered 250; each is handed in once only: what
     was not answered, or refused for now, is not repeated, so that it can be told from a duplicate.
+    `rate` bounds the messages a second, of all sessions together; 0 does not. `moments` are, for
+    each recipient in `accepted`, when the message began to be handed in and when it was answered.
     """
 
     port: int
@@ -18,11 +23,15 @@ class Load:
     sessions: int = 10
     count: int = 1_000_000
     size: int = 1000
+    rate: float = 0.0
+    sender: str = "load@shop.example"
     accepted: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    moments: dict[str, tuple[float, float]] = field(default_factory=dict)
     _next: int = 0
     _stopping: bool = False
+    _began: float = 0.0
 
     def stop(self) -> None:
         """End after the messages in hand."""
@@ -30,7 +39,23 @@ class Load:
 
     async def run(self) -> None:
         """Hand in mail; return when all is answered."""
+        self._began = asyncio.get_running_loop().time()
         await asyncio.gather(*(self._sessions() for _ in range(self.sessions)))
+
+    def out_of_order(self, recipients: Sequence[str]) -> list[tuple[str, str]]:
+        """Return who stands in `recipients` before somebody accepted before he was handed in.
+
+        Between messages that were under way at the same time there is no order.
+        """
+        wrong: list[tuple[str, str]] = []
+        first, answered = "", math.inf  # of all that stand behind
+        for recipient in reversed(recipients):
+            began, ended = self.moments[recipient]
+            if answered < began:
+                wrong.append((recipient, first))
+            if ended < answered:
+                first, answered = recipient, ended
+        return wrong
 
     def _take(self) -> str | None:
         if self._stopping or self._next >= self.count:
@@ -50,8 +75,13 @@ class Load:
             await _reply(reader)
             await _say(reader, writer, "EHLO load.example")
             while (recipient := self._take()) is not None:
+                if self.rate:
+                    due = self._began + self._next / self.rate
+                    await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
                 self.unanswered.append(recipient)
+                began = time.monotonic()
                 code = await self._hand_in(reader, writer, recipient)
+                self.moments[recipient] = began, time.monotonic()
                 self.unanswered.remove(recipient)
                 (self.accepted if code == 250 else self.refused).append(recipient)
         finally:
@@ -60,12 +90,12 @@ class Load:
     async def _hand_in(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, recipient: str
     ) -> int:
-        for command in ("MAIL FROM:<load@shop.example>", f"RCPT TO:<{recipient}>", "DATA"):
+        for command in (f"MAIL FROM:<{self.sender}>", f"RCPT TO:<{recipient}>", "DATA"):
             code = await _say(reader, writer, command)
             if code >= 400:
                 await _say(reader, writer, "RSET")
                 return code
-        head = f"From: load@shop.example\r\nTo: {recipient}\r\nSubject: load\r\n\r\n"
+        head = f"From: {self.sender}\r\nTo: {recipient}\r\nSubject: load\r\n\r\n"
         line = "x" * 70 + "\r\n"
         writer.write((head + line * (self.size // len(line) + 1) + ".\r\n").encode())
         return await _reply(reader)

@@ -81,6 +81,18 @@ def scheduled(client: redis.Redis, stream: str = "outbound") -> list[str]:
     return [each.decode() for each in client.zrange(keys.scheduled_key(stream), 0, -1)]
 
 
+def unsettled(client: redis.Redis, stream: str = "outbound") -> list[str]:
+    """Return the ids queued, claimed or deferred at one moment.
+
+    Asked for one list after another, a message that moves meanwhile may be seen in none.
+    """
+    with client.pipeline(transaction=True) as moment:
+        moment.lrange(keys.queue_key(stream), 0, -1)
+        moment.zrange(keys.started_key(stream), 0, -1)
+        moment.zrange(keys.scheduled_key(stream), 0, -1)
+        return [each.decode().partition(":")[0] for ids in moment.execute() for each in ids]
+
+
 def dead(client: redis.Redis, stream: str = "outbound") -> list[str]:
     """Return the ids of dead letters."""
     return [each.decode() for each in client.zrange(keys.failed_key(stream), 0, -1)]

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import redis
@@ -19,8 +20,8 @@ from tests.support.waiting import wait_for
 class RedisServer:
     """A redis-server process as `franker redis` runs it: on `data_dir`/redis.sock.
 
-    `options` are settings of Redis beside (or instead of) Franker's own. `port` other than 0
-    lets it listen on 127.0.0.1 too. `binary` may be a Valkey server.
+    `options` are settings of Redis beside (or instead of) Franker's own; a list is several words.
+    `port` other than 0 lets it listen on 127.0.0.1 too. `binary` may be a Valkey server.
     """
 
     def __init__(
@@ -29,14 +30,15 @@ class RedisServer:
         *,
         binary: str = "redis-server",
         port: int = 0,
-        options: dict[str, str] | None = None,
+        options: Mapping[str, str | list[str]] | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.socket = data_dir / "redis.sock"
         self.url = f"unix://{self.socket}"
         self.port = port
         self._binary = binary
-        self.options = {"loglevel": "notice", "bind": "127.0.0.1", **(options or {})}
+        self.options: dict[str, str | list[str]] = {"loglevel": "notice", "bind": "127.0.0.1"}
+        self.options.update(options or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: list[redis.Redis] = []
 
@@ -58,7 +60,7 @@ class RedisServer:
         self.socket.unlink(missing_ok=True)
         arguments = [self._binary, *server_arguments(self.data_dir), "--port", str(self.port)]
         for name, value in self.options.items():
-            arguments += [f"--{name}", value]
+            arguments += [f"--{name}", *([value] if isinstance(value, str) else value)]
         with (self.data_dir / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import trustme
 
-from worker.smarthost.connection import Connection, connect
+from worker.smarthost.connection import Connection
 from worker.smarthost.endpoints import Endpoint
+from worker.smarthost.opening import connect
 from worker.smarthost.sasl import Login
 from worker.smarthost.tls import client_context
 

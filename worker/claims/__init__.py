@@ -1,6 +1,6 @@
 """The queue as the worker sees it: an RQ worker's life cycle, batched, on asyncio."""
 
-from worker.claims.claim import Claim, Settlement
+from worker.claim import Claim, Leave, Settlement
 from worker.claims.claims import Claims
 
-__all__ = ["Claim", "Claims", "Settlement"]
+__all__ = ["Claim", "Claims", "Leave", "Settlement"]

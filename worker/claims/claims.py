@@ -8,9 +8,7 @@ call that lay in a socket meanwhile, changes nothing twice.
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from redis.asyncio import Redis
@@ -20,16 +18,18 @@ from proxy.config import Settings
 from proxy.log import events
 from proxy.queue import keys
 from proxy.queue.connection import open_redis
-from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope
+from proxy.queue.expiry import read_clocks, renewed
+from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope, rq_date
 from worker.board import Board
-from worker.claims.claim import Claim, Settlement
+from worker.claim import Claim, Leave, Settlement
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
-from worker.claims.identity import Registration, new_registration, rq_date
+from worker.claims.identity import Registration, new_registration
+from worker.claims.keeping import Keeping
 from worker.claims.link import Link, Weather
 from worker.claims.process import identity
 from worker.claims.pulse import Facts, Pulse
-from worker.claims.scripts import CLAIM, REAP, REGISTER
+from worker.claims.scripts import CLAIM, ENDING, REAP, REGISTER, TAKE
 
 _CLAIM_OCTETS = 4_000_000
 _ANSWER_S = 5.0
@@ -41,7 +41,7 @@ class Claims:
     """The queues of `streams` as one worker sees them.
 
     `number` is the worker's among those of this host. `on_shutdown` is called when a tool asks
-    the worker to end, `on_stop_job` with the id of a job it holds that a tool asks to stop; both
+    the worker to end, `on_stop_job` with the id of a claimed job that a tool asks to stop; both
     in the event loop. `connections_in_use` should say how many connections to one host name
     are open, so that another worker's share waits for them to close.
     """
@@ -52,18 +52,15 @@ class Claims:
         self.on_shutdown: Callable[[], None] = lambda: None
         self.on_stop_job: Callable[[str], None] = lambda _job_id: None
         self.connections_in_use: Callable[[], int] = lambda: 0
+        self.on_recall: Callable[[], Iterable[asyncio.Future[bool]]] = lambda: ()
+        """Called when the holds change: gives back what is not begun, says when that is done."""
         self.board = Board()
         """How the routes stand for all workers of this Redis."""
-        self._settings = settings
         self._data_dir = data_dir
         self._number = number
-        # Transactional mail first; within a kind the first place goes round.
-        kinds = {name: stream.kind for name, stream in settings.streams.items()}
-        self._first = [name for name in streams if kinds.get(name) != "broadcast"]
-        self._second = [name for name in streams if kinds.get(name) == "broadcast"]
+        self._set_out(settings, streams)
         self._turn = 0
-        self._absurd = 2 * settings.retry.cap + 3600
-        self._held: dict[str, None] = {}  # the ids, in order
+        self._claimed: dict[str, None] = {}  # the ids, in order
         self._gone = self._died = 0
         self._work = asyncio.Event()
         self._renewal = asyncio.Lock()
@@ -81,7 +78,16 @@ class Claims:
             shutdown=lambda: self.on_shutdown(),
             stop=self._stop,
         )
-        self._flusher = Flusher(self._settling, lambda: self._me, self._renew)
+        self._flusher = Flusher(self._settling, lambda: self._me, self._renew, self.board)
+        self._keeping = Keeping(
+            self._connect(_BEAT_ANSWER_S),
+            data_dir,
+            number=number,
+            registration=lambda: self._me,
+            recall=lambda: self.on_recall(),
+            claiming=self._one_claim,
+            wake=self._work.set,
+        )
         self._pulse = Pulse(
             self._living,
             streams,
@@ -94,6 +100,22 @@ class Claims:
             wake=self._work.set,
             board=self.board,
         )
+
+    def _set_out(self, settings: Settings, streams: Sequence[str]) -> None:
+        self._settings = settings
+        # Transactional mail first; within a kind the first place goes round.
+        kinds = {name: stream.kind for name, stream in settings.streams.items()}
+        self._first = [name for name in streams if kinds.get(name) != "broadcast"]
+        self._second = [name for name in streams if kinds.get(name) == "broadcast"]
+        self._absurd = 2 * settings.retry.cap + 3600
+
+    def go_by(self, settings: Settings) -> None:
+        """Serve the streams of `settings` from now on; mail of others is left where it is."""
+        self._set_out(settings, list(settings.streams))
+        self._me.rq_fields["queues"] = ",".join(self._queues())
+        limit = settings.postmark.connections
+        self._pulse.go_by(list(settings.streams), limit=limit, absurd=self._absurd)
+        self._work.set()
 
     @property
     def name(self) -> str:
@@ -120,15 +142,22 @@ class Claims:
         """Whether the last call of each kind to Redis was answered."""
         return self._weather.fine
 
+    @property
+    def store_fault(self) -> str:
+        """Why it cannot be told what is held, so that little or nothing is sent; "" else."""
+        return self._keeping.fault
+
     async def start(self) -> None:
         """Register with Redis, waiting for it as long as it takes, and begin to beat."""
         await self._register(self._me)
         with contextlib.suppress(RedisError, OSError):
+            await self._keeping.look()
             await self._pulse.beat()
         self._tasks = [
             asyncio.create_task(self._pulse.run(), name="heartbeat"),
             asyncio.create_task(self._flusher.run(), name="settles"),
             asyncio.create_task(self._commands.run(), name="commands"),
+            asyncio.create_task(self._keeping.run(), name="look at the store"),
         ]
 
     async def claim(self, slots: Mapping[str, int]) -> list[Claim]:
@@ -144,6 +173,9 @@ class Claims:
         if not self._claiming.patient:
             return []
         self._work.clear()
+        floor = self._keeping.floor
+        if floor is None:
+            return []
         me = self._me
         words: list[str | int] = []
         for stream in self._order():
@@ -159,6 +191,7 @@ class Claims:
                 rq_date(),
                 me.name,
                 self._absurd,
+                *floor,
                 *words,
             )
         except (RedisError, OSError):
@@ -166,7 +199,13 @@ class Claims:
         if answer[0] == b"gone":
             await self._renew(me)
             return []
+        if answer[0] == b"older":
+            await self._keeping.settle_lineage()
+            return []
         self._pulse.suspended = answer[0] == b"suspended"
+        return self._read_all(me, answer)
+
+    def _read_all(self, me: Registration, answer: Sequence[bytes]) -> list[Claim]:
         if len(answer) == 1:
             return []
         execution = f"{me.incarnation}-{me.claim}"
@@ -174,8 +213,31 @@ class Claims:
         self._turn += 1
         found = (self._read(execution, answer[at : at + 6]) for at in range(1, len(answer), 6))
         claims = [claim for claim in found if claim is not None]
-        self._held.update(dict.fromkeys(claim.id for claim in claims))
+        self._claimed.update(dict.fromkeys(claim.id for claim in claims))
         return claims
+
+    async def take(self, stream: str, messages: Mapping[str, bytes]) -> list[Claim]:
+        """Claim the messages of `stream` with these ids that nobody has claimed, out of turn.
+
+        Each with its envelope's octets as they were read: one that changed since is left alone.
+        """
+        async with self._one_claim:
+            me, floor = self._me, self._keeping.floor
+            if floor is None:
+                return []
+            words = [word for message in messages.items() for word in message]
+            answer = await self._claiming.ask(
+                TAKE, me.incarnation, me.claim, rq_date(), me.name, *floor, stream, *words
+            )
+            return self._read_all(me, answer)
+
+    async def ending(self, stream: str, place: int, count: int) -> tuple[int, dict[str, bytes]]:
+        """Look at `count` waiting messages of `stream` from `place` on, the deferred ones last.
+
+        Returns how many there were, and the envelopes of those with an `expires`, by id.
+        """
+        seen, *words = await self._living.ask(ENDING, stream, place, count)
+        return seen, {words[at].decode(): words[at + 1] for at in range(0, len(words), 2)}
 
     def mark(self, claim: Claim, recipients: tuple[str, ...]) -> "asyncio.Future[bool]":
         """Note that the final dot of a transaction with `recipients` may be out.
@@ -192,12 +254,25 @@ class Claims:
         Redis answers.
         """
         if settlement.then != "keep":
-            self._held.pop(claim.id, None)
+            self._claimed.pop(claim.id, None)
         if settlement.dead is not None:
             self._died += 1
         elif settlement.then == "gone":
             self._gone += 1
         return self._flusher.settle(claim, settlement)
+
+    def refused(self, claim: Claim, route: str, reply: str) -> "asyncio.Future[Leave]":
+        """Ask whether a message that was refused as a whole may become a dead letter.
+
+        `reply` is the code and the enhanced code: the words often name the message. Counted over
+        all workers of `route`, in one step: of the different messages refused alike, with nothing
+        taken between, fewer than REFUSALS_TO_PAUSE die.
+        """
+        return self._flusher.refused(claim, route, reply)
+
+    def passed(self, claim: Claim, route: str, row: str) -> None:
+        """Note that `claim` was taken: the row of refusals called `row` ("*": any) is over."""
+        self._flusher.passed(claim, route, row)
 
     def holds(self, claim: Claim) -> bool:
         """Return False when the message is certainly no longer ours: this worker was reaped."""
@@ -242,7 +317,13 @@ class Claims:
                     await self._flusher.drained()
                     await self._living.insist(REAP, self._me.incarnation, "")
         await _end(self._tasks[1:])
-        for connection in (self._claiming, self._living, self._settling, self._commands):
+        for connection in (
+            self._claiming,
+            self._living,
+            self._settling,
+            self._commands,
+            self._keeping,
+        ):
             await connection.close()
 
     def _connect(self, timeout: float) -> Redis:
@@ -260,8 +341,10 @@ class Claims:
         self._commands.listen_as(me.name)
 
     def _new_registration(self) -> Registration:
-        queues = [keys.queue_name(stream) for stream in self._first + self._second]
-        return new_registration(self._number, queues)
+        return new_registration(self._number, self._queues())
+
+    def _queues(self) -> list[str]:
+        return [keys.queue_name(stream) for stream in self._first + self._second]
 
     async def _renew(self, lost: Registration) -> None:
         """Register anew after Redis, or another worker, forgot the registration `lost`."""
@@ -270,10 +353,9 @@ class Claims:
             if self._me is not lost:
                 return
             events.notice(
-                f"worker {lost.name} was taken for dead; its {len(self._held)} messages are"
-                " with the others, it goes on under a new name"
+                f"{_farewell(lost.name, len(self._claimed))}, it goes on under a new name"
             )
-            self._held.clear()
+            self._claimed.clear()
             self._pulse.forget()
             fresh = self._new_registration()
             await self._register(fresh)
@@ -293,27 +375,27 @@ class Claims:
             self._flusher.settle(unread, Settlement("defer", delay=self._settings.retry.cap))
             return None
         if words[5]:
-            envelope = _with_new_clock(envelope, time.time())
+            envelope = renewed(envelope, read_clocks())
         return Claim(job_id, stream, execution, envelope, words[3], dot)
 
     def _facts(self) -> Facts:
-        return Facts(busy=bool(self._held), gone=self._gone, died=self._died)
+        return Facts(busy=bool(self._claimed), gone=self._gone, died=self._died)
 
     def _stop(self, job_id: str | None) -> None:
-        for held in list(self._held):
-            if job_id in (None, held):
-                self.on_stop_job(held)
+        for claimed in list(self._claimed):
+            if job_id in (None, claimed):
+                self.on_stop_job(claimed)
+
+
+def _farewell(name: str, claimed: int) -> str:
+    # With nothing claimed nothing was taken: mostly Redis is a new one, or came out of a backup.
+    if not claimed:
+        return f"Redis no longer knows worker {name}; it had no mail in hand"
+    theirs = "1 message is" if claimed == 1 else f"{claimed} messages are"
+    return f"worker {name} was taken for dead; its {theirs} with the others"
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _with_new_clock(envelope: JobEnvelope, now: float) -> JobEnvelope:
-    """Return a dead letter's envelope as of a message accepted `now`: it was put back by hand."""
-    expires_at = envelope.expires_at
-    if expires_at is not None:
-        expires_at += now - envelope.accepted_at
-    return replace(envelope, attempts=0, waited=0.0, accepted_at=now, expires_at=expires_at)

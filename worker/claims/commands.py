@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from proxy.log import events
 from proxy.queue import keys
-from worker.claims.link import cancellations
+from proxy.queue.connection import cancellations
 
 _CHANNEL = "rq:pubsub:"
 _PATIENCE_S = 5.0

@@ -5,16 +5,19 @@ import json
 import zlib
 from base64 import b64encode
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from proxy.log import events
 from proxy.mail.ids import accepted_ms
-from proxy.queue.job import JobEnvelope, encode_envelope
-from worker.claims.claim import Claim, Settlement
-from worker.claims.identity import Registration, rq_date
+from proxy.queue.job import JobEnvelope, encode_envelope, rq_date
+from worker.board import Board
+from worker.claim import Claim, Leave, Settlement
+from worker.claims.identity import Registration
 from worker.claims.link import Link
 from worker.claims.scripts import SETTLE
+from worker.pauses import REFUSALS_TO_PAUSE
 
 _MOST = 500
 """Operations in one call: about a millisecond of Redis."""
@@ -30,7 +33,9 @@ class _RefusedByRedisError(Exception):
 class _Operation:
     claim: Claim
     words: list[str | float]
-    done: "asyncio.Future[bool]"
+    done: "asyncio.Future[Any]"
+    meaning: Callable[[str], object]
+    """What is told when the script has answered with a letter; "" for none."""
 
 
 def _recipients(addresses: tuple[str, ...]) -> str:
@@ -77,6 +82,7 @@ class Flusher:
     """The one writer of this worker's marks and settles.
 
     `lost` is called when Redis no longer knows the worker; it returns when it is known anew.
+    `board` hears of the rows of refusals, which come with each answer.
     """
 
     def __init__(
@@ -84,8 +90,10 @@ class Flusher:
         link: Link,
         registration: Callable[[], Registration],
         lost: Callable[[Registration], Awaitable[None]],
+        board: Board,
     ) -> None:
         self._link = link
+        self._board = board
         self._registration = registration
         self._lost = lost
         self._waiting: deque[_Operation] = deque()
@@ -121,19 +129,34 @@ class Flusher:
             words += (new, _recipients(settlement.dot), settlement.delay, _age(claim.id), *died)
         return self._add(claim, words)
 
-    def _add(self, claim: Claim, words: list[str | float]) -> "asyncio.Future[bool]":
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    def refused(self, claim: Claim, route: str, reply: str) -> "asyncio.Future[Leave]":
+        """See `Claims.refused`."""
+        words: list[str | float] = ["refused", claim.stream, claim.id, claim.execution]
+        return self._add(claim, [*words, route, reply, REFUSALS_TO_PAUSE], _leave)
+
+    def passed(self, claim: Claim, route: str, row: str) -> None:
+        """See `Claims.passed`."""
+        self._add(claim, ["passed", route, row])
+
+    def _add(
+        self,
+        claim: Claim,
+        words: list[str | float],
+        meaning: Callable[[str], object] = "1".__eq__,
+    ) -> "asyncio.Future[Any]":
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._ended:
-            done.set_result(False)
+            done.set_result(meaning(""))
             return done
-        self._waiting.append(_Operation(claim, words, done))
+        self._waiting.append(_Operation(claim, words, done, meaning))
         self._idle.clear()
         self._more.set()
         return done
 
     async def drained(self) -> None:
         """Return when nothing waits to be written."""
-        await self._idle.wait()
+        while not self._idle.is_set():  # an answer may lead to more
+            await self._idle.wait()
 
     async def run(self) -> None:
         """Write what is given, until cancelled; what is not written by then is False."""
@@ -147,7 +170,7 @@ class Flusher:
         finally:
             self._ended = True
             for operation in self._waiting:
-                _resolve(operation, result=False)
+                _resolve(operation, "")
 
     async def _flush(self) -> None:
         me = self._registration()
@@ -161,22 +184,30 @@ class Flusher:
             self._answer(batch, *answer)
         finally:
             for operation in batch:
-                _resolve(operation, result=False)
+                _resolve(operation, "")
         if answer[0] == b"gone":
             await self._lost(me)
 
-    @staticmethod
-    def _answer(batch: list[_Operation], word: bytes, results: bytes) -> None:
+    def _answer(
+        self, batch: list[_Operation], word: bytes, results: bytes, rows: Sequence[bytes] = ()
+    ) -> None:
         if word == b"done":
+            self._board.heard_rows(rows)
             for operation, result in zip(batch, results.decode(), strict=True):
                 if result == "!":
                     error = _RefusedByRedisError(f"Redis refused: {operation.words[0]!r}")
                     events.defect("claims", error=error, message_id=operation.claim.id)
-                _resolve(operation, result=result == "1")
+                _resolve(operation, result)
         elif word != b"gone":
             events.defect("claims", error=_RefusedByRedisError(f"a flush came {word!r}"))
 
 
-def _resolve(operation: _Operation, *, result: bool) -> None:
+def _resolve(operation: _Operation, result: str) -> None:
     if not operation.done.done():
-        operation.done.set_result(result)
+        operation.done.set_result(operation.meaning(result))
+
+
+def _leave(result: str) -> Leave:
+    # What Redis could not tell is nobody's death.
+    leaves = {"1": Leave.DIES, "p": Leave.WAITS, "!": Leave.WAITS}
+    return leaves.get(result, Leave.LOST)

@@ -5,15 +5,14 @@ import platform
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
+
+from proxy.queue.job import rq_date
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
-
-def rq_date(when: datetime | None = None) -> str:
-    """Return a time, or now, as RQ writes it."""
-    return (when or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+OURS = "franker"
+"""A field that no stock worker has: ours is told by it also when Redis no longer knows it."""
 
 
 @dataclass(slots=True)
@@ -39,7 +38,7 @@ def new_registration(number: int, queues: Sequence[str]) -> Registration:
     """Return a fresh registration for worker `number` of this host, on RQ's `queues`."""
     incarnation = "".join(_ALPHABET[octet % 36] for octet in os.urandom(12))
     name = f"{socket.gethostname()}.{number}.{incarnation}"
-    return Registration(incarnation, name, _rq_fields(queues))
+    return Registration(incarnation, name, _rq_fields(queues) | {OURS: incarnation})
 
 
 def _rq_fields(queues: Sequence[str]) -> dict[str, str]:

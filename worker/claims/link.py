@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from proxy.log import events
+from proxy.queue.connection import cancellations
 from worker.claims.scripts import Script
 
 _FIRST_PAUSE_S = 0.02
@@ -43,15 +44,6 @@ class Weather:
             self._failing.remove(link)
             if not self._failing:
                 events.store_back(process="worker")
-
-
-def cancellations() -> int:
-    """Return how often the current task was asked to end.
-
-    redis-py loses a cancellation that comes while it connects; whoever waits for it looks here.
-    """
-    task = asyncio.current_task()
-    return task.cancelling() if task is not None else 0
 
 
 class Link:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from redis.exceptions import RedisError
 
 from proxy.log import events
+from proxy.queue.job import rq_date
 from worker.board import Board
-from worker.claims.identity import Registration, rq_date
+from worker.claims.identity import Registration
 from worker.claims.link import Link
 from worker.claims.liveness import BEAT_S, SAFE_S, Observer, clock
 from worker.claims.process import has_ended
@@ -74,6 +75,12 @@ class Pulse:
         self._foreign: set[str] = set()
         self._unserved: set[str] = set()
 
+    def go_by(self, streams: Sequence[str], *, limit: int, absurd: float) -> None:
+        """Beat for other streams and limits; the others and the tools see it at once."""
+        self._streams, self._limit, self._absurd = tuple(streams), limit, absurd
+        self._shown = None
+        self._hurried.set()
+
     def fresh(self) -> bool:
         """Return whether a heartbeat sent within the last SAFE_S seconds was confirmed."""
         return self._confirmed is not None and clock() - self._confirmed < SAFE_S
@@ -126,6 +133,8 @@ class Pulse:
             return
         self._confirmed = sent_at
         self._board.heard(answer[4])
+        self._board.heard_rows(answer[5])
+        self._board.heard_apis(answer[6])
         if due:
             self._shown, self._next_shown = state, sent_at + _SHOW_EVERY_S
         was_suspended, had = self.suspended, self.share

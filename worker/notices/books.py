@@ -10,6 +10,7 @@ from typing import Any
 import redis.asyncio
 
 from proxy.queue import keys
+from proxy.queue.connection import plain
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope, encode_envelope
 from proxy.queue.scripts import Script
 from worker.notices.scripts import ANNOUNCE, LEAVE, LETTERS, TELL
@@ -55,7 +56,7 @@ class Books:
 
     def __init__(self, redis: redis.asyncio.Redis) -> None:
         self._redis = redis
-        self._plain: Any = redis  # its types allow decoded replies; ours are octets
+        self._plain = plain(redis)
 
     async def now(self) -> float:
         """Return Redis's time, in seconds since 1970: the one clock of all books."""

@@ -9,7 +9,7 @@ from email.utils import formatdate
 from proxy.mail.address import normal_address
 from proxy.mail.charset import decode_undeclared
 from proxy.mail.fields import Header, parse, unfolded
-from proxy.mail.marks import mark
+from proxy.mail.postmark_fields import mark
 from proxy.mail.treatment import Treatment
 from proxy.mail.words import decode_words, encode_mailbox, encode_text, one_line
 from proxy.queue.job import JobEnvelope
@@ -41,11 +41,15 @@ class Chapter:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What one owner is told: `dead` and kept, `leaving` the store for files, `late`."""
+    """What one owner is told: `dead` and kept, `leaving` the store for files, `late`.
+
+    `held` is late, too, but somebody wanted it so.
+    """
 
     dead: Chapter = Chapter()
     leaving: Chapter = Chapter()
     late: Chapter = Chapter()
+    held: Chapter = Chapter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,8 @@ def subject_of(news: News) -> str:
         )
     if late := news.late.count:
         parts.append(f"{_messages(late)} {'is' if late == 1 else 'are'} late")
+    if held := news.held.count:
+        parts.append(f"{_messages(held)} {'is' if held == 1 else 'are'} held")
     return ", ".join(parts)
 
 
@@ -115,6 +121,18 @@ def text_of(news: News, head: Letterhead) -> str:
             "Nothing is lost; all goes by itself as soon as it can:",
             "",
             *_chapter(news.late, "franker queue list"),
+        ]
+    if held := news.held.count:
+        verb = "is" if held == 1 else "are"
+        lines += [
+            f"{_messages(held)} {verb} held: taken more than {head.delay} ago, kept by hand or",
+            f"after a restored backup. Nothing is lost; released on {head.host}, it goes:",
+            "",
+            *_chapter(news.held, "franker queue list --state held"),
+            "Why, and since when:",
+            "",
+            "    franker queue holds",
+            "",
         ]
     lines.append("A notice like this comes at most once in 15 minutes.")
     return "\n".join(lines) + "\n"

@@ -10,8 +10,8 @@ from proxy.mail.ids import accepted_ms
 from proxy.queue import keys
 from worker.notices.books import Books
 
-WAITING = ("queued", "scheduled", "started")
-"""What RQ calls the states of mail that is still to be sent."""
+WAITING = ("queued", "scheduled", "started", "deferred")
+"""What RQ calls the states of mail that is still to be sent; of what is held, "deferred"."""
 
 _BITE = 2000
 _MOST_TOLD = 20_000
@@ -75,6 +75,8 @@ class LateMail:
         old: dict[str, None] = {}
         deferred = await self._redis.zrangebyscore(keys.deferred_key(stream), 0, before)
         old.update(dict.fromkeys(_older(deferred, before)))
+        held = await self._redis.zrange(keys.held_key(stream), 0, -1)
+        old.update(dict.fromkeys(_older(held, before)))
         at = 0
         while bite := await self._redis.lrange(keys.queue_key(stream), at, at + _BITE - 1):
             old.update(dict.fromkeys(_older(bite, before)))

@@ -21,10 +21,10 @@ from proxy.config import Settings
 from proxy.mail.address import normal_address
 from proxy.mail.ids import new_id
 from proxy.metrics import relaying
-from proxy.queue.connection import open_redis
-from proxy.queue.job import JobEnvelope
+from proxy.queue.connection import end_if_cancelled, open_redis
+from proxy.queue.holds import standing_holds
+from proxy.queue.job import JobEnvelope, rq_date
 from proxy.queue.refusal import before_running
-from worker.claims.identity import rq_date
 from worker.notices.books import Books, Notice, Standing
 from worker.notices.digest import MOST_SHOWN, Chapter, Letterhead, News, Shown, write
 from worker.notices.late import WAITING, LateMail
@@ -60,11 +60,22 @@ class Office:
         gathered: float = _GATHERED_S,
         least_between: float = LEAST_BETWEEN_S,
     ) -> None:
+        self._redis = redis
+        self._books = Books(redis)
+        self._folder = data_dir / FOLDER
         self._incarnation = incarnation
         self._tick, self._look_every = tick, look
         self._gathered, self._least = gathered, least_between
-        self._next_look = 0.0
         self._said: set[str] = set()
+        self._others: Settings | None = None
+        self._furnish(settings)
+
+    def go_by(self, settings: Settings) -> None:
+        """Tell as `settings` say, from the next turn on: a notice is written by one of them."""
+        self._others = settings
+
+    def _furnish(self, settings: Settings) -> None:
+        self._next_look = 0.0
         self._to = settings.notify.to
         self._stream = settings.notify.stream
         sender = settings.notify.from_ or settings.local.from_
@@ -73,21 +84,19 @@ class Office:
             sender=normal_address(sender) if sender else "",
             stream_id=stream.id or self._stream,
             host=socket.gethostname(),
-            folder=str(data_dir / FOLDER),
+            folder=str(self._folder),
             keep=f"for {_days(settings.dead.keep)}, of all dead mail"
             f" the newest {settings.dead.max / 1e6:g} MB",
             delay=_days(settings.notify.delay),
         )
-        self._redis = redis
-        self._books = Books(redis)
         self._late = LateMail(
-            redis, self._books, list(settings.streams), delay=settings.notify.delay
+            self._redis, self._books, list(settings.streams), delay=settings.notify.delay
         )
         self._retention = Retention(
-            redis,
+            self._redis,
             self._books,
             settings.dead,
-            data_dir / FOLDER,
+            self._folder,
             self._is_told,
             disk_floor=settings.journal.disk_floor,
         )
@@ -102,14 +111,14 @@ class Office:
             except Exception as error:  # nothing here may end a worker
                 log.defect("notices", error=error)
                 relaying.DEFECTS.labels("notices").inc()
-            # A cancellation that arrives together with a reply is lost in the library.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError
+            end_if_cancelled()
             await asyncio.sleep(self._tick)
 
     async def turn(self) -> None:
         """Look and tell once, if this worker is the first."""
+        if self._others is not None:
+            self._furnish(self._others)
+            self._others = None
         if await self._books.first_worker() != self._incarnation():
             return
         now = await self._books.now()
@@ -179,7 +188,7 @@ class Office:
                 stream=self._stream,
                 owner=reader,
                 dead=news.dead.count + news.leaving.count,
-                late=news.late.count,
+                late=news.late.count + news.held.count,
             )
         elif deaths:
             await self._books.forget(deaths)
@@ -194,10 +203,18 @@ class Office:
             for each in await self._books.read(late)
             if not each.late and each.status in WAITING
         ]
+        holds = await standing_holds(self._redis) if waiting else ()
+
+        def held(each: Standing) -> bool:
+            return each.status == "deferred" or any(
+                hold.takes_stream(each.stream) for hold in holds
+            )
+
         return News(
             await self._chapter(each for each in gone if not each.leaving),
             await self._chapter(each for each in gone if each.leaving),
-            await self._chapter(waiting),
+            await self._chapter(each for each in waiting if not held(each)),
+            await self._chapter(each for each in waiting if held(each)),
         )
 
     async def _chapter(self, all_of_them: Iterable[Standing]) -> Chapter:

@@ -18,7 +18,7 @@ from proxy import log
 from proxy.config.model import Dead
 from proxy.mail.ids import accepted_ms
 from proxy.queue import inventory, keys
-from proxy.queue.job import JobEnvelope
+from proxy.queue.job import DATE_FORM, JobEnvelope
 from proxy.queue.letters import LetterFileError, as_eml, write_letter
 from worker.notices.books import Books, Standing
 
@@ -156,7 +156,7 @@ class Retention:
 def _died_at(text: str, job_id: str) -> float:
     """Return when a letter died, in seconds since 1970; else when it was accepted; else 0."""
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp()
+        return datetime.strptime(text, DATE_FORM).replace(tzinfo=UTC).timestamp()
     except ValueError:
         pass
     try:

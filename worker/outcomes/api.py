@@ -31,10 +31,6 @@ class Unanswered(Exception):
     """The API gave no answer that can be used; str() says why."""
 
 
-class Unreachable(Unanswered):
-    """No connection to the API came about, or none that can be trusted."""
-
-
 class TokenRefused(Unanswered):
     """The API does not know the token, or it may not ask."""
 
@@ -44,6 +40,8 @@ class Api:
 
     def __init__(self, url: str, trust: TrustStore, *, timeout: float = _TIMEOUT_S) -> None:
         """`timeout` is for one question, in seconds."""
+        self.connected = False
+        """Whether a connection ever came about that can be trusted."""
         self._timeout = timeout
         self._url = url.rstrip("/")
         self._trust = trust
@@ -141,10 +139,29 @@ class Api:
         dump = await self._get(token, f"/bounces/{number}/dump", {}, _table)
         return message_id in str(dump.get("Body", ""))
 
+    async def knock(self) -> None:
+        """See whether the API is there, without a token: whatever it answers.
+
+        Raises:
+            Unanswered: it is not.
+        """
+        await self._fetch("/messages/outbound", {"count": "1", "offset": "0"}, {})
+
     async def _get(
         self, token: str, path: str, query: Mapping[str, str], read: Callable[[object], _T]
     ) -> _T:
-        headers = {"Accept": "application/json", "X-Postmark-Server-Token": token}
+        status, octets = await self._fetch(path, query, {"X-Postmark-Server-Token": token})
+        if status in (401, 403):
+            raise TokenRefused(f"{self._url} answers {status}: {_words(octets)}")
+        if status != 200:
+            raise Unanswered(f"{self._url} answers {status}: {_words(octets)}")
+        return _read(read, _json(octets))
+
+    async def _fetch(
+        self, path: str, query: Mapping[str, str], more: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        """Return status and octets of the answer."""
+        headers = {"Accept": "application/json", **more}
         try:
             context = self._trust.context() if self._url.startswith("https:") else False
             session = self._open()
@@ -152,26 +169,24 @@ class Api:
             async with session.get(
                 self._url + path, params=query, headers=headers, ssl=context, allow_redirects=False
             ) as response:
-                octets = await _bounded(response)
-                status = response.status
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise Unreachable(f"{self._url}: {error or type(error).__name__}") from error
+                return response.status, await _bounded(response)
         except (aiohttp.ClientError, TimeoutError, OSError, TrustStoreUnusable) as error:
             raise Unanswered(f"{self._url}: {error or type(error).__name__}") from error
-        if status in (401, 403):
-            raise TokenRefused(f"{self._url} answers {status}: {_words(octets)}")
-        if status != 200:
-            raise Unanswered(f"{self._url} answers {status}: {_words(octets)}")
-        return _read(read, _json(octets))
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
+            trace = aiohttp.TraceConfig()
+            trace.on_connection_create_end.append(self._note_connection)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
                 timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=_CONNECT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[trace],
             )
         return self._session
+
+    async def _note_connection(self, *_: object) -> None:
+        self.connected = True
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:

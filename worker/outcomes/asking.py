@@ -10,10 +10,9 @@ from dataclasses import replace
 from proxy.config.model import Retry
 from proxy.queue.job import JobEnvelope
 from worker import relay, schedule
-from worker.claims import Claim, Settlement
-from worker.claims.claim import Then
+from worker.claim import Claim, Settlement, Then
 from worker.outcomes.findings import Finding
-from worker.relay import Step
+from worker.relay import Step, UnknownOutcome
 
 FIRST_S = 2.0
 """From the lost reply to the first question, and the shortest pause between two."""
@@ -28,8 +27,8 @@ _UNREACHABLE = 0.25
 def patience(ask_for: float, *, reachable: bool) -> float:
     """Return for how many seconds an answer is waited for: for trouble at Postmark, long.
 
-    `reachable` is False where no connection to the API ever came about: a host from which there
-    is no way to it gains nothing by waiting.
+    `reachable` is False where no connection to the API ever came about: where there is no way to
+    it nothing is gained by waiting.
     """
     return ask_for * (_SILENT if reachable else _UNREACHABLE)
 
@@ -53,7 +52,7 @@ def follow(
     finding: Finding | None,
     *,
     ask_for: float,
-    unknown_outcome: str,
+    unknown_outcome: UnknownOutcome,
     retry: Retry,
     chance: float,
     silence: str = "",

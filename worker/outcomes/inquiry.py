@@ -7,7 +7,7 @@ from typing import TypeVar
 from proxy import log
 from proxy.config.model import Stream
 from proxy.config.secrets import Secret
-from worker.claims import Claim
+from worker.claim import Claim
 from worker.outcomes.api import Api, TokenRefused
 from worker.outcomes.findings import Finding, candidates, conclude
 

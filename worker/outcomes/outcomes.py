@@ -8,33 +8,31 @@ takes no connection's place, and its octets are let go.
 import asyncio
 import random
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from proxy import log
 from proxy.config.model import Settings
 from proxy.metrics import relaying
 from worker import ledger, relay
-from worker.claims import Claim, Claims, Settlement
-from worker.outcomes.api import Api, Unanswered, Unreachable
-from worker.outcomes.asking import FIRST_S, LONGEST_S, first_pause, follow
+from worker.claim import Claim, Settlement
+from worker.claims import Claims
+from worker.outcomes import silence
+from worker.outcomes.api import Api, TokenRefused, Unanswered
+from worker.outcomes.asking import FIRST_S, LONGEST_S, first_pause, follow, patience
 from worker.outcomes.findings import Finding
 from worker.outcomes.inquiry import api_tokens, by_token, inquire
-from worker.relay import Step
+from worker.outcomes.reach import Reach
+from worker.outcomes.silence import Silence
+from worker.relay import Step, UnknownOutcome
 from worker.smarthost.tls import TrustStore
+
+ENDED = "the worker that sent it ended before the reply came"
 
 _AT_ONCE = 4
 _MOST = 100
 """Questions out or waiting for their turn; what is beyond goes back to wait in the queue."""
-
-
-@dataclass(slots=True)
-class _Silence:
-    """A stream whose questions are not answered: why, and when the next is tried (monotonic)."""
-
-    detail: str
-    pause: float
-    until: float
 
 
 class Outcomes:
@@ -47,10 +45,45 @@ class Outcomes:
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._stopped: set[str] = set()
-        self._silent: dict[str, _Silence] = {}
-        self._reached = False
+        self._silent: dict[str, Silence] = {}
+        self._trust = trust
+        self._reach = Reach(settings.postmark.api_url, self._api, claims.board)
+        self._looking: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
 
-    def policy(self, stream: str) -> str:
+    def start(self) -> None:
+        """Find out whether Postmark can be asked, before any mail is in doubt."""
+        if any(api_tokens(stream) for stream in self._settings.streams.values()):
+            self._looking = asyncio.create_task(self._reach.look(), name="look for the API")
+
+    def go_by(self, settings: Settings, trust: TrustStore) -> None:
+        """Ask as `settings` say from now on; what is asked just now is asked to its end.
+
+        Mail of a stream that is no longer configured goes by what was.
+        """
+        url, before = settings.postmark.api_url, self._settings
+        streams = {**before.streams, **settings.streams}
+        self._settings = settings.model_copy(update={"streams": streams})
+        self._silent.clear()
+        if trust is not self._trust or url != before.postmark.api_url:
+            old = asyncio.create_task(self._end(self._api, list(self._asking.values())))
+            self._ending.add(old)
+            old.add_done_callback(self._ending.discard)
+            if self._looking is not None:
+                self._looking.cancel()
+                self._looking = None
+            self._api, self._trust = Api(url, trust), trust
+            self._reach = Reach(url, self._api, self._claims.board)
+        if self._looking is None:
+            self.start()
+
+    @staticmethod
+    async def _end(api: Api, asking: list[asyncio.Task[None]]) -> None:
+        if asking:
+            await asyncio.wait(asking)
+        await api.close()
+
+    def policy(self, stream: str) -> UnknownOutcome:
         """Return what is done about an unknown outcome of `stream`: "ask", else as configured."""
         tokens = api_tokens(self._settings.streams[stream])
         return "ask" if tokens else self._settings.postmark.unknown_outcome
@@ -59,8 +92,19 @@ class Outcomes:
         """Return the seconds until a message is asked for the first time."""
         return first_pause(self._settings.postmark.ask_for, random.random())
 
-    def ask(self, claim: Claim) -> None:
-        """Take over `claim`, of which nobody but `claim.dot` is left, and settle it."""
+    def takes(self, claim: Claim) -> bool:
+        """Take over `claim`, and settle it, if its outcome is all there is to find out.
+
+        That is: nobody is left but `claim.dot`, and Postmark can be asked. Else returns False.
+        """
+        if not claim.dot or not relay.asks_for_all(claim) or self.policy(claim.stream) != "ask":
+            return False
+        if not claim.envelope.asked:
+            log.unknown(claim.id, stream=claim.stream, recipients=claim.dot, detail=ENDED)
+        self._take(claim)
+        return True
+
+    def _take(self, claim: Claim) -> None:
         if len(self._asking) >= _MOST:
             # As it was, only later.
             delay = FIRST_S * (1 + random.random())
@@ -80,10 +124,10 @@ class Outcomes:
 
     async def close(self) -> None:
         """Give back what is asked for just now, to be asked for by another worker."""
-        tasks = list(self._asking.values())
+        tasks = [*self._asking.values(), *([self._looking] if self._looking else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._ending, return_exceptions=True)
         await self._api.close()
 
     def _asked(self, claim: Claim, task: asyncio.Task[None]) -> None:
@@ -107,54 +151,63 @@ class Outcomes:
         stream = self._settings.streams[claim.stream]
         question = partial(inquire, self._api, stream.id or claim.stream, claim)
         finding: Finding | None = None
-        silence = ""
+        came_at = time.monotonic()
         async with self._turns:
-            silent = self._silent.get(claim.stream)
-            if silent is not None and time.monotonic() < silent.until:
-                silence = silent.detail
-            else:
-                try:
-                    finding, _ = await by_token(api_tokens(stream), question)
-                except Unanswered as error:
-                    silence = str(error)
-                    self._reached |= not isinstance(error, Unreachable)
-                    self._not_answered(claim.stream, silence)
-                else:
-                    self._reached = True
-                    self._answered(claim.stream)
-        postmark = self._settings.postmark
+            quiet = self._silent.get(claim.stream)
+            if quiet is None or not self._spares(quiet, claim, came_at):
+                finding = await self._question(claim.stream, question)
+                quiet = self._silent.get(claim.stream)
         step = follow(
             claim,
             finding,
-            ask_for=postmark.ask_for,
-            unknown_outcome=postmark.unknown_outcome,
+            ask_for=self._settings.postmark.ask_for,
+            unknown_outcome=self._settings.postmark.unknown_outcome,
             retry=self._settings.retry,
             chance=random.random(),
-            silence=silence,
-            reachable=self._reached,
+            silence=quiet.detail if quiet else "",
+            reachable=self._reach.known or (quiet is not None and quiet.refused),
         )
         self._claims.settle(claim, step.settlement)
-        self._note(claim, finding, step, silence)
+        self._note(claim, finding, step, quiet.detail if quiet else "")
 
     # -- whether there are answers -------------------------------------------------------------
 
-    def _not_answered(self, stream: str, detail: str) -> None:
-        before = self._silent.get(stream)
-        if before is not None and time.monotonic() < before.until:
-            return  # asked at the same time as the one that found it out
-        pause = min(LONGEST_S, before.pause * 2) if before else FIRST_S
-        self._silent[stream] = _Silence(detail, pause, time.monotonic() + pause)
-        if before is None or before.detail != detail:
-            log.look_ups_silent(stream, detail=detail)
+    def _spares(self, quiet: Silence, claim: Claim, came_at: float) -> bool:
+        """Tell whether it is known without a question of its own that there is no answer."""
+        ask_for = self._settings.postmark.ask_for
+        last = claim.envelope.unanswered >= patience(ask_for, reachable=self._reach.known)
+        return silence.holds(quiet, came_at=came_at, now=time.monotonic(), last=last)
 
-    def _answered(self, stream: str) -> None:
+    async def _question(
+        self, stream: str, question: Callable[[str], Awaitable[Finding]]
+    ) -> Finding | None:
+        """Ask; None where no answer came, `_silent` says why then."""
+        asked_at = time.monotonic()
+        try:
+            finding, _ = await by_token(api_tokens(self._settings.streams[stream]), question)
+        except Unanswered as error:
+            before = self._silent.get(stream)
+            after = silence.after_failure(
+                before,
+                str(error),
+                refused=isinstance(error, TokenRefused),
+                asked_at=asked_at,
+                now=time.monotonic(),
+            )
+            self._silent[stream] = after
+            if before is None or before.detail != after.detail:
+                log.look_ups_silent(stream, detail=after.detail)
+            return None
+        finally:
+            self._reach.note()
         if self._silent.pop(stream, None) is not None:
             log.look_ups_back(stream)
+        return finding
 
     # -- the account ---------------------------------------------------------------------------
 
     @staticmethod
-    def _note(claim: Claim, finding: Finding | None, step: Step, silence: str) -> None:
+    def _note(claim: Claim, finding: Finding | None, step: Step, why: str) -> None:
         ledger.step(relay.begin(claim), step, None)
         left = step.settlement.left
         waits = left is not None and left.asked > 0
@@ -172,6 +225,6 @@ class Outcomes:
                 claim.id,
                 stream=claim.stream,
                 recipients=left.recipients,
-                result=silence or "not found at Postmark yet",
+                result=why or "not found at Postmark yet",
                 delay=step.delay,
             )

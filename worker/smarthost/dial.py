@@ -6,8 +6,8 @@ import socket
 
 import aiohappyeyeballs
 
+from worker.replies import ConnectFailure, Phase
 from worker.smarthost.endpoints import Endpoint
-from worker.smarthost.replies import ConnectFailure, Phase
 
 STAGGER_S = 0.25
 """The next address is tried when the one before has failed, or was silent for so long."""

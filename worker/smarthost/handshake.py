@@ -15,12 +15,14 @@ from typing import cast
 
 import aiosmtplib
 
+from worker.replies import MAX_TEXT, ConnectFailure, Phase, Reply
 from worker.smarthost import sasl, tls
 from worker.smarthost.endpoints import Endpoint
-from worker.smarthost.replies import MAX_TEXT, ConnectFailure, Phase, Reply
 from worker.smarthost.sasl import Login
 
 _MAX_CHALLENGES = 4
+# The last prompt of the conversation ("Username:", "Password:"), which servers repeat in a refusal.
+_PROMPT = re.compile(r":? *(?:VXNlcm5hbWU6|UGFzc3dvcmQ6)(?=\s*\Z)")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 
@@ -172,7 +174,10 @@ def _storable(text: str) -> str:
 
 
 def _without_secrets(failure: ConnectFailure, login: Login) -> ConnectFailure:
-    """Return `failure` with whatever the server repeated of the login made unreadable."""
+    """Return `failure` with whatever the server repeated of the login made unreadable.
+
+    The prompt that it repeats is left out.
+    """
     plain = f"\0{login.user}\0{login.password}"
     hidden = [
         form
@@ -184,7 +189,7 @@ def _without_secrets(failure: ConnectFailure, login: Login) -> ConnectFailure:
     def clean(text: str) -> str:
         for form in hidden:
             text = text.replace(form, "***")
-        return text
+        return _PROMPT.sub("", text)
 
     reply = failure.reply and Reply(failure.reply.code, clean(failure.reply.text))
     return ConnectFailure(failure.phase, reply, clean(failure.detail))

@@ -11,10 +11,11 @@ from proxy import log
 from proxy.config.model import Postmark, Stream
 from proxy.config.secrets import Secret
 from proxy.metrics import relaying
-from worker.route import Reason
-from worker.smarthost.connection import Connection, connect
+from worker.pauses import Reason
+from worker.replies import ConnectFailure
+from worker.smarthost.connection import Connection
 from worker.smarthost.endpoints import Endpoint, Endpoints
-from worker.smarthost.replies import ConnectFailure
+from worker.smarthost.opening import connect
 from worker.smarthost.sasl import Login
 from worker.smarthost.tls import TrustStore, TrustStoreUnusable
 from worker.verdict import Blame, judge_connect
@@ -23,12 +24,16 @@ _TURN_S = 5.0
 
 
 class RouteClosed(Exception):
-    """No connection can be had by any endpoint or credential; `reason` says whose fault it is."""
+    """No connection can be had by any endpoint or credential; `reason` says whose fault it is.
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    `route` is the name of the way, with its credentials as they were when the first was tried.
+    """
+
+    def __init__(self, reason: Reason, detail: str, route: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.route = route
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +64,15 @@ class Way:
     def route(self) -> str:
         """Return a name for this way with its credentials as they are now.
 
-        Whoever goes by the same ones finds the same name. It holds 64 bits of a hash of them:
+        Whoever goes by the same ones finds the same name; where there are none it is that of the
+        places where they should be. It holds 64 bits of a hash of them:
         enough to tell them apart, too little to tell what they are.
         """
         found = hashlib.blake2b(self.host.encode(), digest_size=8, person=b"franker")
-        for login in self.logins():
+        logins = self.logins()
+        if not logins:
+            found.update(self.names.encode())
+        for login in logins:
             for word in (login.user, login.password):
                 found.update(hashlib.blake2b(word.encode()).digest())
         return found.hexdigest()
@@ -107,13 +116,15 @@ class Smarthost:
         Raises:
             RouteClosed: none does.
         """
+        route = logins.way.route()
         login = logins.first()
         if login is None:
-            raise RouteClosed(Reason.CREDENTIALS, f"no credential: {logins.way.names} is not set")
+            lacking = f"no credential: {logins.way.names} is not set"
+            raise RouteClosed(Reason.CREDENTIALS, lacking, route)
         try:
             context = self._trust.context()
         except TrustStoreUnusable as error:
-            raise RouteClosed(Reason.TLS, str(error)) from error
+            raise RouteClosed(Reason.TLS, str(error), route) from error
         details = []
         order = self._endpoints.order(time.monotonic())
         for endpoint in sorted(order, key=lambda endpoint: endpoint == avoid):
@@ -132,12 +143,12 @@ class Smarthost:
             assert failure is not None
             blame = judge_connect(failure)
             if blame is Blame.CREDENTIALS:
-                raise RouteClosed(Reason.CREDENTIALS, f"{logins.way.names}: {failure}")
+                raise RouteClosed(Reason.CREDENTIALS, f"{logins.way.names}: {failure}", route)
             self.failed(endpoint, str(failure))
             if blame is Blame.HOST:
-                raise RouteClosed(Reason.TLS, f"{endpoint}: {failure}")
+                raise RouteClosed(Reason.TLS, f"{endpoint}: {failure}", route)
             details.append(f"{endpoint.port}: {failure}")
-        raise RouteClosed(Reason.UNREACHABLE, "; ".join(details))
+        raise RouteClosed(Reason.UNREACHABLE, "; ".join(details), route)
 
     async def _connect(
         self, endpoint: Endpoint, login: Login | None, context: ssl.SSLContext
@@ -233,6 +244,10 @@ class Budget:
     def join(self, holder: Holder) -> None:
         """Let `holder` have a part from now on."""
         self._holders.append(holder)
+
+    def leave(self, holder: Holder) -> None:
+        """Let `holder` have a part no more."""
+        self._holders.remove(holder)
 
     @property
     def in_use(self) -> int:

@@ -1,7 +1,7 @@
 """The open connections of one login to one host: chosen, opened and closed as mail needs them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from weakref import WeakKeyDictionary
 
 from worker.smarthost.connection import Connection
@@ -37,14 +37,16 @@ class Pool:
         self._opened = opened
         self._failed = failed
         self._connections: dict[Connection, int] = {}  # with the transactions each has ended
+        self._outgoing: set[Connection] = set()  # to be closed when they have ended what they have
         self._logged_in: WeakKeyDictionary[Connection, Login] = WeakKeyDictionary()
         self._opening: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._reached = False
+        self._renewals = 0
 
     def __len__(self) -> int:
         """Connections open or being opened."""
-        return len(self._connections) + len(self._opening)
+        return len(self._connections) + len(self._outgoing) + len(self._opening)
 
     @property
     def reached(self) -> int:
@@ -71,6 +73,10 @@ class Pool:
             best = connection
         return best
 
+    def takes(self, connection: Connection) -> bool:
+        """Tell whether one more transaction may go to `connection`."""
+        return connection in self._connections and connection.free_slots > 0
+
     def is_fresh(self, connection: Connection) -> bool:
         """Tell whether `connection` has never carried mail."""
         return not connection.outstanding and not self._connections.get(connection, 0)
@@ -85,16 +91,18 @@ class Pool:
             self._connections[connection] += 1
             if not connection.alive:
                 del self._connections[connection]
+        elif connection in self._outgoing and not connection.outstanding:
+            self.retire(connection)
 
     def grow(self, wanted: int, width: int, *, fresh: bool = False) -> None:
         """Open up to `wanted` more connections, `width` in all.
 
-        Until the host was reached once only one is tried, so that a dead host or a wrong password
-        costs one attempt and not ten. `fresh`: where there is no room for one more, the idlest
-        makes place.
+        Until one stands only one is tried, so that a dead host, or a password that has become a
+        wrong one, costs one attempt and not ten. `fresh`: where there is no room for one more, the
+        idlest makes place.
         """
         wanted -= len(self._opening)
-        if not self._reached:
+        if not self._reached or not self._connections:
             wanted = min(wanted, 1 - len(self._opening))
         for _ in range(min(wanted, width - len(self))):
             if not self._budget.room():
@@ -114,6 +122,7 @@ class Pool:
     async def _open(self) -> None:
         task = asyncio.current_task()
         assert task is not None
+        renewals = self._renewals
         try:
             connection, login = await self._smarthost.open(self._logins, self.avoid)
         except RouteClosed as closed:
@@ -125,9 +134,30 @@ class Pool:
             self._connections[connection] = 0
             self._logged_in[connection] = login
             self._reached = True
+            if renewals != self._renewals and login not in self._logins.way.logins():
+                self.retire(connection)  # its secret was changed meanwhile
+                self.open_one()
+                return
             self._opened(login)
         finally:
             self._opening.discard(task)
+
+    def renew(self, logins: Collection[Login]) -> None:
+        """Use no connection any more that logged in by something else than `logins`.
+
+        While none of them can be read the old ones are better than nothing.
+        """
+        if not logins:
+            return
+        self._renewals += 1
+        for connection in list(self._connections):
+            if self._logged_in[connection] in logins:
+                continue
+            if connection.outstanding:
+                del self._connections[connection]
+                self._outgoing.add(connection)
+            else:
+                self.retire(connection)
 
     def tidy(self, now: float, width: int) -> None:
         """Forget what is dead; close what is idle for too long, or more than `width` allows."""
@@ -144,19 +174,20 @@ class Pool:
     def retire(self, connection: Connection) -> None:
         """Take `connection` out of use and end it politely."""
         self._connections.pop(connection, None)
+        self._outgoing.discard(connection)
         task = asyncio.create_task(connection.close(), name="quit")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     def abort(self, why: str) -> None:
         """Drop every connection: what is on them ends as it stands."""
-        for connection in list(self._connections):
+        for connection in (*self._connections, *self._outgoing):
             connection.abort(why)
 
     async def close(self) -> None:
         """End every connection and every attempt at one."""
         for task in self._opening:
             task.cancel()
-        for connection in list(self._connections):
+        for connection in (*self._connections, *self._outgoing):
             self.retire(connection)
         await asyncio.gather(*self._opening, *self._closing, return_exceptions=True)

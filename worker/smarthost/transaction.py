@@ -5,12 +5,12 @@ content follows only after 354, its final dot only after `before_dot` has allowe
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import IntEnum
 
 from proxy.mail.address import AddressError, normal_address
-from worker.smarthost.replies import Reply
+from worker.replies import Reply, TransactionReplies
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -48,29 +48,6 @@ def _is_sendable(address: str) -> bool:
         return normal_address(address) == address
     except AddressError:
         return False
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionReplies:
-    """How a transaction went, reply by reply; None where none came.
-
-    `recipients` has the reply to each RCPT that was answered. `final` is the reply to the content.
-    `dot_sent` says that the final dot may have left this host, for a message with at least one
-    accepted recipient: then, and without `final`, the outcome is unknown. `broken` says why the
-    connection ended before the transaction did, or is "". `ours` says that it was us who ended it
-    (`before_dot` said no, or the connection was closed under it): nobody else is to blame.
-    `owed` says that the far end owed a reply to this very transaction when it broke, rather
-    than to the one before it.
-    """
-
-    mail: Reply | None = None
-    recipients: Mapping[str, Reply] = field(default_factory=dict)
-    data: Reply | None = None
-    final: Reply | None = None
-    dot_sent: bool = False
-    broken: str = ""
-    ours: bool = False
-    owed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,15 @@
 """From a journal into Redis: in order, every record once, whatever breaks meanwhile."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
+from proxy.log import events
 from proxy.queue.batch import MAX_MESSAGES, MAX_OCTETS, pack_commit
 from proxy.queue.fence import Fence
-from proxy.queue.journal.journal import Journal, Source
+from proxy.queue.job import rq_date
+from proxy.queue.journal.journal import Journal
 from proxy.queue.journal.record import Record
+from proxy.queue.journal.source import Source
 from proxy.queue.scripts import load
 from proxy.queue.store import StoreConnection
 from proxy.queue.watch import StoreWatch
@@ -32,8 +34,8 @@ class Drain:
         self._call = call
         self._theirs: dict[str, Fence] = {}
 
-    async def step(self, watch: StoreWatch) -> bool:
-        """Move a batch; return False when Redis has no room for any.
+    async def step(self, watch: StoreWatch) -> int:
+        """Move a batch; return how many octets of the journal it was, 0 when there is no room.
 
         Raises:
             FenceMovedError: nothing was moved.
@@ -42,24 +44,23 @@ class Drain:
         """
         journal = self._journal
         source = journal.source
-        if source is None:
-            return True
+        assert source is not None
         fence = await self._fence(source, watch.replicas)
         records, after, skipped = await self._fresh(source, fence, MAX_MESSAGES)
         if records and not watch.has_room(_size(records)):
             records, after, skipped = await self._fresh(source, fence, 1)
             if records and not watch.has_room(_size(records)):
                 watch.found_no_room(_size(records))
-                return False
+                return 0
         if records:
             await self._keep(records, fence)
-        source.at = after
+        octets, source.at = after - source.at, after
         source.moved += len(records)
         source.skipped += skipped
         source.messages -= len(records) + skipped
         if not source.left and not journal.is_own(source):
             await journal.forget(source)
-        return True
+        return octets
 
     async def forget_fences(self) -> None:
         """Remove the fences of journals that are gone."""
@@ -85,10 +86,13 @@ class Drain:
         window = await self._journal.read(source, most, MAX_OCTETS if most > 1 else 0)
         fresh = tuple(each for each in window.records if each.number > fence.last)
         after = source.file.end if window.torn else window.next
+        spoiled = window.damaged + after - window.next
+        if spoiled and self._journal.is_own(source):  # of others it was said when they were taken
+            events.journal_damaged(str(source.file.path), octets=spoiled)
         return fresh, after, len(window.records) - len(fresh)
 
     async def _keep(self, records: tuple[Record, ...], fence: Fence) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = rq_date()
         number = records[-1].number
         packed = pack_commit(_COMMIT.sha, fence.key, fence.epoch, number, records, now)
         applied, safe = await self._call(packed)
@@ -97,7 +101,6 @@ class Drain:
             raise FenceMovedError
         if not safe:
             raise TimeoutError("the replicas have not confirmed what was moved")
-        fence.last = number
 
 
 def _size(records: tuple[Record, ...]) -> int:

@@ -106,12 +106,30 @@ class JournalFolder:
 
     def room(self, own: JournalFile) -> int:
         """Return the octets that our journal may grow by now."""
+        return self._bounds.room(own.end, self._others(own), disk_free(self._path))
+
+    def why_full(self, own: JournalFile) -> str:
+        """Return which bound leaves no room, with path and numbers; as it stands now."""
+        bounds, used = self._bounds, own.end + self._others(own)
+        if bounds.max_size <= used:
+            most = f"journal.max_size = {bounds.max_size / 1e6:.0f} MB"
+            return f"the journal in {self._path} is full ({most})"
+        floor, free = bounds.disk_floor / 1e6, disk_free(self._path) / 1e6
+        said = (
+            f"the disk of the journal in {self._path} has {free:.0f} MB free, {floor:.0f} MB must"
+            " stay so (journal.disk_floor)"
+        )
+        if bounds.moves_here:
+            return f"{said} beside what moving the journal to the queue takes"
+        return said
+
+    def _others(self, own: JournalFile) -> int:
         others = 0
         for path in self._files():
             if path != own.path:
                 with contextlib.suppress(OSError):
                     others += path.stat().st_size
-        return self._bounds.room(own.end, others, disk_free(self._path))
+        return others
 
     def _files(self) -> list[Path]:
         try:

@@ -1,47 +1,30 @@
 """The journal of this process: taken to when Redis fails, and moved there when it is back.
 
-Used on one event loop; all that touches the disk runs in a thread. What waits is written in
-groups, one fsync each.
+Used on one event loop; all that touches the disk runs in a thread.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from proxy.log import events
 from proxy.metrics.intake import JOURNAL_MESSAGES
 from proxy.queue import refusal
-from proxy.queue.batch import MAX_OCTETS, Waiting
-from proxy.queue.fates import settle
-from proxy.queue.journal.file import JournalFile
+from proxy.queue.batch import Waiting
 from proxy.queue.journal.folder import Bounds, JournalFolder
-from proxy.queue.journal.record import HEADER_OCTETS, Window, frame_octets, pack_record
+from proxy.queue.journal.record import HEADER_OCTETS, Window
+from proxy.queue.journal.source import Source
+from proxy.queue.journal.writer import Writer
 
 FOLDER = "journal"
 """Under data_dir."""
 
-_GROUP_OCTETS = 4_000_000
 _LOOK_EVERY_S = 10.0
-_MEASURE_EVERY_S = 0.5
 _T = TypeVar("_T")
-
-
-class Source:
-    """A journal and how far it has been moved: up to `at`. `messages` are those still to move."""
-
-    def __init__(self, file: JournalFile, messages: int = 0) -> None:
-        self.file = file
-        self.at = HEADER_OCTETS
-        self.messages = messages
-        self.moved = self.skipped = 0
-
-    @property
-    def left(self) -> int:
-        """Octets not moved yet."""
-        return self.file.end - self.at
 
 
 class Journal:
@@ -56,14 +39,11 @@ class Journal:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._own: Source | None = None
         self._inherited: deque[Source] = deque()
-        self._waiting: deque[tuple[int, Waiting]] = deque()
-        self._writing: asyncio.Task[None] | None = None
+        self._writer: Writer | None = None
         self._failure = ""
-        self._broken = False
         self._said = False
         self._said_of_others: set[str] = set()
-        self._room = 0
-        self._measure_at = self._look_at = 0.0
+        self._look_at = 0.0
         self.taking = False
         """Whether new mail is to be kept here."""
         self.obsolete: list[str] = []
@@ -73,12 +53,18 @@ class Journal:
     @property
     def usable(self) -> bool:
         """Whether mail can be kept here, as far as is known."""
-        return self._own is not None and not self._broken
+        return self._writer is not None and not self._writer.broken
 
     @property
     def full(self) -> bool:
         """Whether the next message would be refused for want of room."""
-        return self.usable and self._room_now() <= 0
+        writer = self._writer
+        return writer is not None and not writer.broken and writer.room <= 0
+
+    @property
+    def why_full(self) -> str:
+        """What leaves no room in the journal, for an operator."""
+        return self._folder.why_full(self._own.file) if self._own is not None else ""
 
     @property
     def messages(self) -> int:
@@ -93,13 +79,8 @@ class Journal:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being written."""
-        return self._writing is None
-
-    @property
-    def nearly_moved(self) -> bool:
-        """Whether what is left is so little that new mail may wait for it."""
-        return not self._inherited and self._left <= MAX_OCTETS
+        """Whether nothing is being written, nor waits for it."""
+        return self._writer is None or self._writer.idle
 
     @property
     def heritage(self) -> int:
@@ -120,7 +101,7 @@ class Journal:
     @property
     def _used(self) -> bool:
         own = self._own
-        return own is not None and not self._broken and own.file.end > HEADER_OCTETS
+        return own is not None and self.usable and own.file.end > HEADER_OCTETS
 
     def is_own(self, source: Source) -> bool:
         """Return whether `source` is this process's journal."""
@@ -134,9 +115,13 @@ class Journal:
         self._look_at = now + _LOOK_EVERY_S
         if self._own is None:
             try:
-                self._own = Source(await self._in_thread(self._folder.create, self._id))
+                file = await self._in_thread(self._folder.create, self._id)
             except OSError as error:
-                self._failed(str(error))
+                self._note(str(error))
+            else:
+                self._own = Source(file)
+                room = partial(self._folder.room, file)
+                self._writer = Writer(self._own, room, self._in_thread, self._note)
         found = await self._in_thread(self._folder.orphans)
         self.obsolete += found.empty
         for trouble in found.troubles:
@@ -150,6 +135,7 @@ class Journal:
     def begin(self, reason: str) -> None:
         """Keep new mail here from now on."""
         self.taking = True
+        self.ration(None)
         if not self._said:
             self._said = True
             events.journal_used(reason=reason)
@@ -166,78 +152,20 @@ class Journal:
         Raises:
             NotKept: there is no room for it, or the journal cannot be written.
         """
-        if not self.usable:
+        if self._writer is None or self._writer.broken:
             raise refusal.journal_failed()
-        octets = frame_octets(waiting)
-        if octets > self._room_now():
-            raise refusal.journal_full()
-        self._room -= octets
-        self._waiting.append((number, waiting))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write(), name="journal")
+        self._writer.add(number, waiting)
 
-    def _room_now(self) -> int:
-        now = asyncio.get_running_loop().time()
-        if now >= self._measure_at and self._own is not None:
-            self._measure_at = now + _MEASURE_EVERY_S
-            queued = sum(frame_octets(waiting) for _, waiting in self._waiting)
-            try:
-                self._room = self._folder.room(self._own.file) - queued
-            except OSError as error:
-                self._failed(str(error))
-                self._room = 0
-        return self._room
+    def ration(self, octets: int | None) -> None:
+        """Write so many octets more and then none, or (None) as many as come; see `Writer`."""
+        if self._writer is not None:
+            self._writer.ration(octets)
 
-    async def _write(self) -> None:
-        group: list[Waiting] = []
-        try:
-            while self._waiting:
-                group, octets = self._group()
-                await self._keep(group, octets)
-        except Exception as error:  # a defect here must leave nobody waiting
-            events.defect("journal", error=error)
-            self._broken = True
-            waiting = [*group, *(each for _, each in self._waiting)]
-            settle(waiting, refusal.journal_failed())
-            self._waiting.clear()
-        finally:
-            self._writing = None
-
-    def _group(self) -> tuple[list[Waiting], bytes]:
-        assert self._own is not None
-        mark = self._own.file.mark
-        group: list[Waiting] = []
-        parts: list[bytes] = []
-        size = 0
-        while self._waiting and (not group or size + self._waiting[0][1].size <= _GROUP_OCTETS):
-            number, waiting = self._waiting.popleft()
-            if not waiting.done.done():  # else its client has gone: it was never promised
-                group.append(waiting)
-                parts += pack_record(mark, number, waiting)
-                size += waiting.size
-        return group, b"".join(parts)
-
-    async def _keep(self, group: Sequence[Waiting], octets: bytes) -> None:
-        assert self._own is not None
-        if not group:
-            return
-        trouble = refusal.journal_failed() if self._broken else None
-        if trouble is None:
-            try:
-                await self._in_thread(self._own.file.append, octets)
-                self._own.messages += len(group)
-                self._failure = ""
-            except OSError as error:
-                # After a failed fsync nobody knows what is on disk; after a full disk one does.
-                self._broken = not self._own.file.whole
-                self._failed(str(error))
-                trouble = refusal.journal_failed()
-        settle(group, trouble)
-
-    def _failed(self, detail: str) -> None:
-        if detail != self._failure:
-            self._failure = detail
-            events.journal_failed(detail=detail)
+    def _note(self, trouble: str) -> None:
+        """Say once what goes wrong; "": it goes well again."""
+        if trouble and trouble != self._failure:
+            events.journal_failed(detail=trouble)
+        self._failure = trouble
 
     async def read(self, source: Source, most: int, octets: int) -> Window:
         """Return the next records of `source`."""
@@ -245,26 +173,27 @@ class Journal:
         return await self._in_thread(file.read, at, most, octets)
 
     async def settled(self) -> None:
-        """Return when all that was added before is written or refused."""
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        """Return when all that was added is written or refused; `taking` has ended before."""
+        if self._writer is not None:
+            await self._writer.settled()
 
     async def finish(self) -> None:
         """Forget what our journal held; all of it has been moved, and nothing is being written."""
-        own = self._own
+        own, writer = self._own, self._writer
         assert own is not None
+        assert writer is not None
         events.journal_empty(str(own.file.path), moved=own.moved, skipped=own.skipped)
         # Before the file is touched: mail may come again while that lasts, and is written behind.
-        own.at, own.messages, own.moved, own.skipped = HEADER_OCTETS, 0, 0, 0
+        own.begin_anew()
         self._said = False
-        self._measure_at = 0.0
+        writer.measure_anew()
         try:
             await self._in_thread(own.file.clear)
         except OSError as error:
             # Nothing enters Redis twice for it, but no mail is trusted to such a disk.
-            self._broken = True
+            writer.broken = True
             own.at = own.file.end
-            self._failed(str(error))
+            self._note(str(error))
 
     async def forget(self, source: Source) -> None:
         """Remove the journal of a dead process that has been moved whole."""
@@ -273,7 +202,7 @@ class Journal:
         try:
             await self._in_thread(source.file.remove)
         except OSError as error:
-            self._failed(str(error))
+            self._note(str(error))
             source.file.close()
         else:
             self.obsolete.append(source.file.id)
@@ -284,7 +213,7 @@ class Journal:
         for source in self._inherited:
             await self._in_thread(source.file.close)
         if self._own is not None:
-            file, self._own = self._own.file, None
+            file, self._own, self._writer = self._own.file, None, None
             empty = file.end == HEADER_OCTETS
             await self._in_thread(file.remove if empty else file.close)
         self._threads.shutdown(wait=False)

@@ -20,7 +20,6 @@ class Script:
 _NAMES = {
     "TASK": keys.TASK,
     "QUEUES": keys.QUEUES,
-    "SUSPENDED": keys.SUSPENDED,
     "WAKE_CHANNEL": keys.WAKE_CHANNEL,
     "JOB": keys.job_key(""),
     "QUEUE": keys.queue_key("").removesuffix(keys.QUEUE_PREFIX),
@@ -28,7 +27,15 @@ _NAMES = {
     "SCHEDULED": keys.scheduled_key("").removesuffix(keys.QUEUE_PREFIX),
     "FAILED": keys.failed_key("").removesuffix(keys.QUEUE_PREFIX),
     "DEFERRED": keys.deferred_key(""),
+    "HELD": keys.held_key("").removesuffix(keys.QUEUE_PREFIX),
     "RESULTS": keys.results_key(""),
+    "WORKERS": keys.WORKERS,
+    "PROCESSES": keys.PROCESSES,
+    "GRANTS": keys.GRANTS,
+    "HOLDS": keys.HOLDS,
+    "ROUTES": keys.ROUTES,
+    "TURN": keys.TURN,
+    "STORE": keys.STORE,
     "DISCARDED": keys.DISCARDED,
     "UNTOLD": keys.untold_key(""),
     "TOLD": keys.TOLD,
@@ -36,14 +43,27 @@ _NAMES = {
     "ALERTS": keys.ALERTS,
     "QUEUE_PREFIX": keys.QUEUE_PREFIX,
 }
-# What only settles things runs on a server that is out of memory, too.
-_AT_ANY_LIMIT = {"fence"}
 _PRELUDE = "".join(f"local {name} = '{value}'\n" for name, value in _NAMES.items())
+
+
+def holding() -> str:
+    """Return the Lua words about holds; they need the name HOLDS."""
+    return resources.files(__name__).joinpath("holding.lua").read_text("utf-8")
 
 
 @cache
 def load(name: str, package: str = __name__) -> Script:
-    """Return the script `name`.lua of `package`, with the names of keys as Lua locals."""
-    head = "#!lua flags=allow-oom\n" if name in _AT_ANY_LIMIT else ""
-    text = head + _PRELUDE + resources.files(package).joinpath(f"{name}.lua").read_text("utf-8")
+    """Return the script `name`.lua of `package`, with the names of keys as Lua locals.
+
+    Its first lines may say more: "#!lua flags=..." for Redis (with allow-oom it runs on a server
+    that is out of memory, too: it settles things, or writes little that leads to that), and
+    "-- with: holding" that it needs the words about holds.
+    """
+    own = resources.files(package).joinpath(f"{name}.lua").read_text("utf-8")
+    flags = ""
+    if own.startswith("#!"):
+        flags, _, own = own.partition("\n")
+        flags += "\n"
+    words = holding() if own.startswith("-- with: holding\n") else ""
+    text = flags + _PRELUDE + words + own
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Gives the fence a new epoch, so that no batch sent before can be applied any more, and says the
 -- number of the last one that was. Come late it refuses what bears an epoch that is in use: whoever
 -- sent that raises the fence again.

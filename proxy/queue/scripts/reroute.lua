@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Puts dead jobs, rewritten by today's rules, at the tails of the queues that these choose, each
 -- whole or not at all.
 -- ARGV: of each job its id, its envelope as it was read, queue name, envelope and body anew, what the
@@ -8,7 +9,9 @@ for i = 1, #ARGV, 6 do
   local id, old, queue, new, body = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local job = JOB .. id
   local found = redis.call('HMGET', job, 'origin', 'envelope')
-  local origin, word = found[1], 'absent'
+  -- Of another program's jobs in the same Redis we know nothing: there is none such of ours.
+  local ours = found[1] and string.sub(found[1], 1, #QUEUE_PREFIX) == QUEUE_PREFIX
+  local origin, word = ours and found[1], 'absent'
   if origin and found[2] ~= old then
     word = 'changed'
   elseif origin and redis.call('ZREM', FAILED .. origin, id) == 0 then

@@ -1,21 +1,22 @@
+#!lua flags=allow-oom
 -- Puts dead and deferred jobs at their queues' tails, each whole or not at all.
 -- ARGV: of each job its id, its envelope as it was read, its envelope anew, what the log shall say.
--- Says for each: retried, queued (already), sending, changed (look again), absent.
+-- Says for each: retried, queued (already), held, sending, changed (look again), absent.
 local words = {}
 for i = 1, #ARGV, 4 do
   local id, old, new = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local job = JOB .. id
   local found = redis.call('HMGET', job, 'origin', 'envelope', 'status')
-  local origin, word = found[1], 'absent'
+  -- Of another program's jobs in the same Redis we know nothing: there is none such of ours.
+  local ours = found[1] and string.sub(found[1], 1, #QUEUE_PREFIX) == QUEUE_PREFIX
+  local origin, word = ours and found[1], 'absent'
   if origin and found[2] ~= old then
     word = 'changed'
   elseif origin then
     local dead = redis.call('ZREM', FAILED .. origin, id) == 1
     local late = redis.call('ZREM', SCHEDULED .. origin, id) == 1
     if dead or late then
-      if string.sub(origin, 1, #QUEUE_PREFIX) == QUEUE_PREFIX then
-        redis.call('ZREM', DEFERRED .. string.sub(origin, #QUEUE_PREFIX + 1), id)
-      end
+      redis.call('ZREM', DEFERRED .. string.sub(origin, #QUEUE_PREFIX + 1), id)
       redis.call('HSET', job, 'status', 'queued')
       if dead then
         redis.call('HSET', job, 'envelope', new)
@@ -28,7 +29,8 @@ for i = 1, #ARGV, 4 do
       redis.call('RPUSH', BY_HAND, ARGV[i + 3])
       word = 'retried'
     else
-      word = found[3] == 'started' and 'sending' or 'queued'
+      local words_of = {started = 'sending', deferred = 'held'}
+      word = words_of[found[3]] or 'queued'
     end
   end
   words[#words + 1] = word

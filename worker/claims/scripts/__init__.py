@@ -2,7 +2,7 @@
 
 Every script is one text for Redis: a line that lets it run while Redis is out of memory (what
 settles mail frees memory), the names of the keys out of `proxy.queue.keys`, the words all scripts
-share (common.lua), then its own.
+share (common.lua), for those that claim the words about holds, then its own.
 """
 
 import hashlib
@@ -14,6 +14,9 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from proxy.queue import keys
+from proxy.queue.holds import RESTORED
+from proxy.queue.scripts import holding
+from worker.claims.identity import OURS
 
 _NAMES = {
     "QUEUE": keys.queue_key(""),
@@ -22,15 +25,26 @@ _NAMES = {
     "SCHEDULED": keys.scheduled_key(""),
     "FAILED": keys.failed_key(""),
     "DEFERRED": keys.deferred_key(""),
+    "HELD": keys.held_key(""),
+    "HOLDS": keys.HOLDS,
+    "STORE": keys.STORE,
+    "RESTORED": RESTORED,
     "RESULTS": keys.results_key(""),
     "UNTOLD": keys.untold_key(""),
     "TOLD": keys.TOLD,
     "QUEUE_NAME": keys.queue_name(""),
     "QUEUES": keys.QUEUES,
+    "WORKERS": keys.WORKERS,
+    "PROCESSES": keys.PROCESSES,
+    "GRANTS": keys.GRANTS,
+    "WORKER": keys.worker_key(""),
     "SUSPENDED": keys.SUSPENDED,
     "WAKE": keys.WAKE_CHANNEL,
     "TASK": keys.TASK,
     "ROUTES": keys.ROUTES,
+    "REFUSALS": keys.REFUSALS,
+    "APIS": keys.APIS,
+    "OURS": OURS,
 }
 
 
@@ -43,7 +57,8 @@ class Script:
 
     def __init__(self, name: str) -> None:
         names = "".join(f"local {key} = '{value}'\n" for key, value in _NAMES.items())
-        self._text = "#!lua flags=allow-oom\n" + names + _text("common") + _text(name)
+        words = _text("common") + (holding() if name in ("claim", "take") else "")
+        self._text = "#!lua flags=allow-oom\n" + names + words + _text(name)
         self.sha = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, redis: Redis, *args: bytes | str | float) -> Any:
@@ -56,8 +71,11 @@ class Script:
 
 
 CLAIM = Script("claim")
+TAKE = Script("take")
+ENDING = Script("ending")
 SETTLE = Script("settle")
 REGISTER = Script("register")
 BEAT = Script("beat")
 REAP = Script("reap")
 SWEEP = Script("sweep")
+KEEP_TO = Script("keep_to")

@@ -2,7 +2,8 @@
 -- only be a clock's fault, what it has to say of its routes (JSON, see `routes_as_told`), number of
 -- streams, stream ..., now and then RQ worker field, value, ...
 -- Returns {} when struck off, else {suspended, share, something is due, {incarnation, counter,
--- process, ...}, JSON of the pauses of its routes by name}.
+-- process, ...}, JSON of the pauses of its routes by name, rows of refusals: route, row, ...,
+-- the APIs to which somebody found a way}.
 local incarnation, limit, open = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if call('HEXISTS', WORKERS, incarnation) == 0 then return {} end
 call('HINCRBY', WORKERS, incarnation, 1)
@@ -14,9 +15,15 @@ if ARGV[7 + streams] then
   call('HSET', key, unpack(ARGV, 7 + streams))
   call('EXPIRE', key, 60)
   call('SADD', RQ_WORKERS, key)
+  local served = {}
   for index = 7, 6 + streams do
+    served[ARGV[index]] = true
     call('SADD', QUEUES, QUEUE .. ARGV[index])
     call('SADD', RQ_WORKERS .. ':' .. QUEUE_NAME .. ARGV[index], key)
+  end
+  -- Streams may have gone since the last time: it must be seen that nobody serves them.
+  for _, stream in ipairs(all_streams()) do
+    if not served[stream] then call('SREM', RQ_WORKERS .. ':' .. QUEUE_NAME .. stream, key) end
   end
 end
 
@@ -32,11 +39,12 @@ for index = 1, #beats, 2 do
 end
 
 -- Writes what the worker says of its routes and returns the pauses of all it has: `routes` are their
--- names, `acts` are ["closed", name, record], ["opened", name] or ["probe", name].
+-- names, `apis` those it found a way to, `acts` are ["closed", name, record], ["opened", name] or ["probe", name].
 -- Whoever has the word to probe a route, and lives, keeps it until it says how that went; what others
 -- say meanwhile was under way before and is no news.
 local function routes_as_told(words, share)
   local told = cjson.decode(words)
+  for _, api in ipairs(told.apis) do call('SADD', APIS, api) end
   local names = ' ' .. table.concat(told.routes, ' ') .. ' '
   local key, time = WORKER .. incarnation, now()
   local new = call('HGET', key, 'routes') ~= names
@@ -127,4 +135,4 @@ if not fine then
   call('DEL', ROUTES)
   routes = '{}'
 end
-return {call('EXISTS', SUSPENDED), share, due, others, routes}
+return {call('EXISTS', SUSPENDED), share, due, others, routes, call('HGETALL', REFUSALS), call('SMEMBERS', APIS)}

@@ -1,6 +1,8 @@
 -- ARGV: incarnation, number, octets at most, date, worker's name, seconds ahead at which a due time
--- can only be a clock's fault, stream, slots, ...
--- Returns {word, stream, id, envelope, body, dot, died, ...}; word: claimed | suspended | gone.
+-- can only be a clock's fault, id and number of the store as this host knows it ('' for unknown),
+-- stream, slots, ...
+-- Returns {word, stream, id, envelope, body, dot, died, ...}; word: claimed | suspended | gone | older
+-- (this store is an older copy of that, or a new one: nothing of it is sent before that is settled).
 -- A number that was used answers with what it claimed; a number below it (a call that lay in a
 -- socket while its repeat was served) claims nothing.
 local incarnation, number = ARGV[1], tonumber(ARGV[2])
@@ -9,6 +11,14 @@ local execution = incarnation .. '-' .. ARGV[2]
 local last = call('HGET', WORKER .. incarnation, 'claim')
 if not last then return {'gone'} end
 last = tonumber(last)
+-- Below the last answer that this worker has had: the store went back, and its claims with it.
+if last < number - 1 then return {'gone'} end
+if ARGV[7] ~= '' then
+  local store = call('HMGET', STORE, 'id', 'tick')
+  if not store[1] or (store[1] == ARGV[7] and tonumber(store[2]) < tonumber(ARGV[8])) then
+    return {'older'}
+  end
+end
 local reply = {'claimed'}
 if number < last then return reply end
 
@@ -19,14 +29,15 @@ local function add(stream, id, fields)
   reply[at + 5], reply[at + 6] = fields[3] or '', fields[4] or ''
 end
 
--- A job of ours without envelope and body: RQ saved its copy after the message had gone out.
+-- Whether an id is of our making. Such a job without envelope and body is what RQ saved of its copy
+-- after the message had gone out.
 local function ours(id)
   return string.match(id, '^[0-9a-z]+') and #string.match(id, '^[0-9a-z]+') == 26
 end
 
 if number == last then
   local tail = ':' .. execution
-  for index = 7, #ARGV, 2 do
+  for index = 9, #ARGV, 2 do
     for _, member in ipairs(call('ZRANGE', STARTED .. ARGV[index], 0, -1)) do
       if string.sub(member, -#tail) == tail then
         local id = string.sub(member, 1, -#tail - 1)
@@ -53,28 +64,48 @@ local function promote(stream, ids)
   end
 end
 
+-- Sets a message aside that a hold takes; everything about it stays as it is.
+local function aside(holds, stream, id)
+  local job = call('HMGET', JOB .. id, 'envelope', 'status', 'claim')
+  local here = job[1] and not claimed(stream, id, job[3])
+    and (job[2] == 'queued' or nowhere_else(stream, id, job[2]))
+  if not here or not covering(holds, stream, job[1]) then return false end
+  call('HSET', JOB .. id, 'status', 'deferred')
+  call('ZADD', HELD .. stream, 0, id)
+  return true
+end
+
 local time, octets, full = now(), 0, false
-for index = 7, #ARGV, 2 do
+local holds, returning = standing_holds()
+local set_aside = 0
+local MOST_SET_ASIDE = 2000 -- in one call: some ten milliseconds
+for index = 9, #ARGV, 2 do
   local stream, want, claims = ARGV[index], tonumber(ARGV[index + 1]), {}
+  if (returning and (returning[''] or returning[stream])) or (holds and stream_hold(holds, stream)) then
+    want = 0
+  end
   if want > 0 then
     local key = SCHEDULED .. stream
     promote(stream, call('ZRANGEBYSCORE', key, '-inf', time, 'LIMIT', 0, 500))
     promote(stream, call('ZRANGEBYSCORE', key, time + absurd, '+inf', 'LIMIT', 0, 500))
   end
-  while want > 0 and not full do
+  while want > 0 and not full and set_aside < MOST_SET_ASIDE do
     local ids = call('LPOP', QUEUE .. stream, want)
     if not ids then break end
     for place, id in ipairs(ids) do
       local job = JOB .. id
+      local held = holds and aside(holds, stream, id)
       -- Asked only when it may matter; what is read in vain is then the smaller part.
-      if octets * 4 > most and octets + call('HSTRLEN', job, 'body') > most then
+      if not held and octets * 4 > most and octets + call('HSTRLEN', job, 'body') > most then
         for back = #ids, place, -1 do call('LPUSH', QUEUE .. stream, ids[back]) end
         full = true
         break
       end
-      local fields = call('HMGET', job, 'envelope', 'body', 'dot', 'died', 'status', 'claim')
+      local fields = held and {} or call('HMGET', job, 'envelope', 'body', 'dot', 'died', 'status', 'claim')
       local status, claim = fields[5], fields[6]
-      if claimed(stream, id, claim) then
+      if held then
+        set_aside = set_aside + 1
+      elseif claimed(stream, id, claim) then
         call('HSET', job, 'status', 'started')
       elseif ours(id) and status and not fields[1] and not fields[2] then
         call('DEL', job)
@@ -94,6 +125,8 @@ for index = 7, #ARGV, 2 do
     end
   end
   if #claims > 0 then call('ZADD', STARTED .. stream, unpack(claims)) end
+  -- There is more behind them: whoever waits for work shall come again at once.
+  if set_aside > 0 then call('PUBLISH', WAKE, QUEUE_NAME .. stream) end
 end
 if #reply > 1 then call('HSET', WORKER .. incarnation, 'claim', number) end
 return reply

@@ -4,14 +4,11 @@
 -- what has another score); an execution is "<incarnation>-<number of the claim call>", and stands
 -- in the job's field `claim` too, which no stock tool writes over.
 -- franker:workers: incarnation -> counter that moves while it lives. franker:processes: where it
--- runs. franker:grants: connections it may hold. franker:worker:<incarnation>: name, queues, routes,
--- and the fences: number of the last claim and of the last flush with its results.
+-- runs. franker:grants: connections it may hold. franker:worker:<incarnation>: name, routes, the turn
+-- of the holds that it keeps to, and the fences: number of the last claim and of the last flush with
+-- its results.
 
 local call = redis.call
-local WORKERS = 'franker:workers'
-local PROCESSES = 'franker:processes'
-local GRANTS = 'franker:grants'
-local WORKER = 'franker:worker:'
 local RQ_WORKERS = 'rq:workers'
 local RQ_WORKER = 'rq:worker:'
 
@@ -39,6 +36,8 @@ local function nowhere_else(stream, id, status, claim)
     return #call('ZSCAN', STARTED .. stream, 0, 'MATCH', id .. ':*', 'COUNT', 1000000)[2] == 0
   elseif status == 'scheduled' then
     return not call('ZSCORE', SCHEDULED .. stream, id)
+  elseif status == 'deferred' then
+    return not call('ZSCORE', HELD .. stream, id)
   elseif status == 'failed' or status == 'stopped' then
     return not call('ZSCORE', FAILED .. stream, id)
   elseif status == 'canceled' then

@@ -1,14 +1,18 @@
 -- ARGV: incarnation, number, date, operations as JSON (one word is cheaper than many), each of
 --   [mark, stream, id, execution, dot]
 --   [gone | defer | back | keep, stream, id, execution, envelope, dot, delay, accepted_ms]
---   and, where recipients died: died_id, died_envelope, why, why_packed, whose ('' where none did and more
+--   [refused, stream, id, execution, route, reply, how many alike speak against the route]
+--   [passed, route, name of the row that is over, "*" for whatever it is]
+--   and, after a settlement, where recipients died: died_id, died_envelope, why, why_packed, whose ('' where none did and more
 --   follows); where some are to be asked for: asked_id, asked_envelope, asked_dot, asked_delay
 -- Returns {word, results}: word done | gone (struck off) | late (a number below the last);
--- results one letter an operation: 1 done, 0 the claim is no longer ours, ! refused by Redis.
+-- results one letter an operation: 1 done (of a refusal: it is the message's own, which dies), 0 the claim is no longer ours, ! refused by Redis,
+-- p the refusal is the route's fault; after them the rows of refusals as they now stand: route, row,
+-- ...
 local incarnation, number, date = ARGV[1], ARGV[2], ARGV[3]
 local fence = call('HMGET', WORKER .. incarnation, 'flush', 'results')
 if not fence[1] then return {'gone', ''} end
-if fence[1] == number then return {'done', fence[2]} end
+if fence[1] == number then return {'done', fence[2], call('HGETALL', REFUSALS)} end
 if tonumber(number) < tonumber(fence[1]) then return {'late', ''} end
 
 local heads = {}
@@ -29,7 +33,7 @@ local function bury(stream, job, id, envelope, why, packed, whose, whole)
   else
     call('HSET', dead, unpack(call('HGETALL', job)))
   end
-  call('HDEL', dead, 'dot', 'worker_name', 'started_at', 'claim', 'late', 'leaving')
+  call('HDEL', dead, 'dot', 'worker_name', 'started_at', 'claim', 'late', 'leaving', 'doubted')
   call('HSET', dead, 'data', '["' .. TASK .. '",null,["' .. id .. '"],{}]',
     'description', 'mail ' .. id, 'status', 'failed', 'envelope', envelope,
     'exc_info', why, 'ended_at', date, 'died', date)
@@ -49,7 +53,7 @@ local function split(stream, job, id, envelope, dot, due, accepted_ms)
   while call('EXISTS', JOB .. id) == 1 do id = id .. '-1' end
   local asked = JOB .. id
   call('HSET', asked, unpack(call('HGETALL', job)))
-  call('HDEL', asked, 'worker_name', 'started_at', 'claim', 'died')
+  call('HDEL', asked, 'worker_name', 'started_at', 'claim', 'died', 'doubted')
   call('HSET', asked, 'data', '["' .. TASK .. '",null,["' .. id .. '"],{}]',
     'description', 'mail ' .. id, 'status', 'scheduled', 'envelope', envelope, 'dot', dot)
   call('ZADD', SCHEDULED .. stream, due, id)
@@ -59,6 +63,37 @@ end
 local function mark(_, stream, id, execution, dot)
   if call('HGET', JOB .. id, 'claim') ~= execution then return '0' end
   call('HSET', JOB .. id, 'dot', dot)
+  return '1'
+end
+
+-- Whether a message that was refused as a whole dies of it: 1, or p where as many different ones were
+-- refused alike with nothing taken between, by whatever worker: then none dies until something is
+-- taken. One that was refused in such a time, and is again after it, dies and says nothing of others.
+local place
+local function refused(_, stream, id, execution, route, reply, most)
+  local job = JOB .. id
+  local found = call('HMGET', job, 'claim', 'doubted')
+  if found[1] ~= execution then return '0' end
+  local known, row = pcall(cjson.decode, call('HGET', REFUSALS, route) or '')
+  if not known then row = {id = incarnation .. '-' .. number .. '.' .. place} end
+  if not row.closed then
+    if found[2] and found[2] ~= row.id then return '1' end
+    if row.reply ~= reply then row.reply, row.messages = reply, {} end
+    local message, counted = string.match(id, '^[^-]+'), false
+    for _, each in ipairs(row.messages) do counted = counted or each == message end
+    if not counted then table.insert(row.messages, message) end
+    row.closed = #row.messages >= most
+  end
+  call('HSET', REFUSALS, route, cjson.encode(row))
+  call('EXPIRE', REFUSALS, 604800)
+  if not row.closed then return '1' end
+  call('HSET', job, 'doubted', row.id)
+  return 'p'
+end
+
+local function passed(_, route, id)
+  local known, row = pcall(cjson.decode, call('HGET', REFUSALS, route) or '')
+  if not known or id == '*' or row.id == id then call('HDEL', REFUSALS, route) end
   return '1'
 end
 
@@ -106,12 +141,13 @@ local function settle(after, stream, id, execution, envelope, dot, delay, accept
   return '1'
 end
 
-local results = {}
-for place, words in ipairs(cjson.decode(ARGV[4])) do
-  local fine, result = pcall(words[1] == 'mark' and mark or settle, unpack(words))
-  results[place] = fine and result or '!'
+local verbs, results = {mark = mark, refused = refused, passed = passed}, {}
+for index, words in ipairs(cjson.decode(ARGV[4])) do
+  place = index
+  local fine, result = pcall(verbs[words[1]] or settle, unpack(words))
+  results[index] = fine and result or '!'
 end
 for stream, ids in pairs(heads) do to_head(stream, ids) end
 results = table.concat(results)
 call('HSET', WORKER .. incarnation, 'flush', number, 'results', results)
-return {'done', results}
+return {'done', results, call('HGETALL', REFUSALS)}

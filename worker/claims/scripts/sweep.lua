@@ -48,7 +48,9 @@ for _, stream in ipairs(all_streams()) do
   local served = false
   for _, key in ipairs(call('SMEMBERS', RQ_WORKERS .. ':' .. QUEUE_NAME .. stream)) do
     served = served or us[key]
-    if not us[key] and call('EXISTS', key) == 1 and call('HEXISTS', key, 'death') == 0 then
+    -- One of us that was struck off, or is out of a backup, still has the field that says so.
+    local stock = not us[key] and call('HEXISTS', key, OURS) == 0
+    if stock and call('EXISTS', key) == 1 and call('HEXISTS', key, 'death') == 0 then
       foreign[#foreign + 1] = string.sub(key, #RQ_WORKER + 1)
     end
   end

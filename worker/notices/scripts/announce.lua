@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Notes that dead letters are to leave, so that their owners hear of it before they do.
 -- ARGV: of each letter its id, when it died as it was read, its owner ('' for nobody's own).
 for i = 1, #ARGV, 3 do

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Takes dead letters away that are on disk now, unless they were put back meanwhile.
 -- ARGV: of each letter its id, and when it died as it was read. Says for each 1 or 0.
 local words = {}

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Queues a notice and notes what it tells, in one step: nobody hears of a thing twice, or never.
 -- ARGV: owner, when he was last written to as it was read ('' for never), seconds that must lie
 -- between, now in RQ's form, queue name, id, envelope, body, of how many deaths it tells, for each

@@ -1,7 +1,8 @@
-"""What the far end says: SMTP replies (RFC 5321 §4.2), read from octets within bounds."""
+"""What the far end says: SMTP replies (RFC 5321 §4.2), read from octets within bounds. Pure."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 MAX_LINE = 8192
@@ -43,6 +44,29 @@ class Reply:
         """Return the reply on one line, as a person would quote it."""
         text = self.text.replace("\n", " ")
         return f"{self.code} {text}" if text else str(self.code)
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionReplies:
+    """How a transaction went, reply by reply; None where none came.
+
+    `recipients` has the reply to each RCPT that was answered. `final` is the reply to the content.
+    `dot_sent` says that the final dot may have left this host, for a message with at least one
+    accepted recipient: then, and without `final`, the outcome is unknown. `broken` says why the
+    connection ended before the transaction did, or is "". `ours` says that it was us who ended it
+    (`before_dot` said no, or the connection was closed under it): nobody else is to blame.
+    `owed` says that the far end owed a reply to this very transaction when it broke, rather
+    than to the one before it.
+    """
+
+    mail: Reply | None = None
+    recipients: Mapping[str, Reply] = field(default_factory=dict)
+    data: Reply | None = None
+    final: Reply | None = None
+    dot_sent: bool = False
+    broken: str = ""
+    ours: bool = False
+    owed: bool = False
 
 
 class ReplyReader:

@@ -35,12 +35,13 @@ SCOPES: dict[Reason, Scope] = {
 # (first, longest) pause in seconds. The longest before a host is tried again is a little less than
 # the 15 s within which its mail should flow again, since a login takes its time. A refused login
 # is repeated seldom, since far ends count them; a changed secret is tried at once, whatever the
-# pause.
+# pause. What refuses all mail is probed with a message that waits when it is refused: soon, since
+# five bad ones running look alike.
 _PAUSES: dict[Reason, tuple[float, float]] = {
     Reason.UNREACHABLE: (1.0, 14.0),
     Reason.TLS: (1.0, 14.0),
     Reason.CREDENTIALS: (15.0, 300.0),
-    Reason.REFUSING: (15.0, 300.0),
+    Reason.REFUSING: (2.0, 300.0),
 }
 _JITTER = 0.2
 
@@ -81,26 +82,4 @@ def probe_now(before: Pause, *, now: float, failures: int | None = None) -> Paus
 
 
 REFUSALS_TO_PAUSE = 5
-"""Different messages refused alike, with no 250 between, that speak against the route."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusals:
-    """The last refusals in a row of whole messages (5yz at MAIL or at the final dot)."""
-
-    reply: str = ""
-    messages: frozenset[str] = frozenset()
-
-    def refused(self, message_id: str, reply: str) -> "Refusals":
-        """Return the row with one more refusal; another `reply` starts a new row.
-
-        `reply` is the code and the enhanced code: the words often name the message.
-        """
-        if reply != self.reply:
-            return Refusals(reply, frozenset({message_id}))
-        return Refusals(reply, self.messages | {message_id})
-
-    @property
-    def against_route(self) -> bool:
-        """Tell whether so many messages refused alike are the route's fault."""
-        return len(self.messages) >= REFUSALS_TO_PAUSE
+"""Different messages refused alike, with nothing taken between, that speak against the route."""

@@ -1,11 +1,22 @@
-"""What passes between the queue's claims and the relay: a message taken, and what became of it."""
+"""Between claims and relay: a message that was taken, and what became of it. Pure."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Literal
 
 from proxy.queue.job import JobEnvelope
 
 Then = Literal["gone", "defer", "back", "keep"]
+
+
+class Leave(Enum):
+    """Whether a message that was refused as a whole may die of it."""
+
+    DIES = "dies"
+    WAITS = "waits"
+    """The route refuses whatever it is given: it is not the message's fault."""
+    LOST = "lost"
+    """The claim is no longer ours."""
 
 
 @dataclass(frozen=True, slots=True)

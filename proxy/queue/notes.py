@@ -8,13 +8,14 @@ one does. Beyond 10,000 notes that nobody has fetched the oldest are dropped.
 import asyncio
 import contextlib
 import json
-from typing import Any, Literal
+from typing import Literal
 
 import redis.asyncio
 from redis.exceptions import RedisError
 
 from proxy.log import events
 from proxy.queue import keys
+from proxy.queue.connection import end_if_cancelled, plain
 from proxy.queue.job import JobEnvelope
 
 FETCH_EVERY_S = 1.0
@@ -36,23 +37,34 @@ def note(
     )
 
 
+def hold_note(
+    what: Literal["held", "released"], hold: str, mail: str, *, by: str, reason: str = ""
+) -> str:
+    """Return the note of a hold that was made, or of what was let go of it: `mail`, in words."""
+    return json.dumps({"what": what, "hold": hold, "mail": mail, "user": by, "reason": reason})
+
+
 async def log_by_hand(redis: redis.asyncio.Redis, *, every: float = FETCH_EVERY_S) -> None:
     """Write into the log what commands do, until cancelled. What is noted meanwhile waits."""
-    plain: Any = redis  # its types allow decoded replies, ours are octets
     while True:
         with contextlib.suppress(RedisError, OSError):
-            while notes := await plain.lpop(keys.BY_HAND, _AT_ONCE):
+            while notes := await plain(redis).lpop(keys.BY_HAND, _AT_ONCE):
                 for octets in notes:
                     _write(octets)
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():  # the library may swallow it, see feed_depths
-            raise asyncio.CancelledError
+        end_if_cancelled()
         await asyncio.sleep(every)
 
 
 def _write(octets: bytes) -> None:
     try:
         said = json.loads(octets)
+        if said["what"] in ("held", "released"):
+            hold, mail, user = str(said["hold"]), str(said["mail"]), str(said["user"])
+            if said["what"] == "held":
+                events.held(hold, by="hand", mail=mail, user=user, reason=str(said["reason"]))
+            else:
+                events.released(hold, by="hand", mail=mail, user=user)
+            return
         job_id, stream, to = said["id"], said["stream"], list(said["to"])
         if said["what"] == "retried":
             events.retried(job_id, by="hand", stream=stream, recipients=to)
