@@ -554,6 +554,14 @@ def test_an_empty_body_gets_no_text(header, content):
     assert taken.repairs == ("empty_body",)
 
 
+def test_a_body_called_base64_without_a_letter_of_it_gets_no_text():
+    header = HEADER + "Content-Transfer-Encoding: base64\n\n"
+    taken = accepted(header.replace("\n", "\r\n").encode() + b" \xe2\x80\xa8\xc2\x85\r\n")
+    assert body(taken.job.body) == b"(no text)\r\n"
+    assert text(taken.job.body) == "(no text)\n"
+    assert taken.repairs == ("empty_body",)
+
+
 def test_nothing_at_all_is_still_a_message():
     taken = accepted(b"")
     assert body(taken.job.body) == b"(no text)\r\n"

@@ -146,6 +146,9 @@ def _mended_fields(parsed: Parsed, charset: str) -> tuple[list[Field], set[Repai
 
 def _mended_body(header: Header, body: bytes, charset: str, kinds: set[Repair]) -> bytes:
     mended = repair_body(header, body, charset)
+    if not mended.strip():  # it was called base64, and had no letter of it
+        kinds.add("empty_body")
+        return fill_empty(header)
     if mended is not body:
         if not body.isascii():
             kinds.add("8bit")
