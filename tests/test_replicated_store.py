@@ -67,6 +67,7 @@ async def test_what_the_replica_has_not_confirmed_is_not_kept(
     await wait_until(lambda: not look.keys("rq:job:*"), what="it is withdrawn")
     assert look.llen(keys.queue_key("outbound")) == 0
     replica.resume()
+    await wait_until(lambda: look.set("asked", "1") and look.wait(1, 500), what="it follows again")
     job = a_job()
     await committer.commit(job)
     assert look.lrange(keys.queue_key("outbound"), 0, -1) == [job.id.encode()]

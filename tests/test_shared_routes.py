@@ -281,7 +281,8 @@ async def test_a_changed_secret_of_one_stream_pauses_and_renames_no_other_with_a
         assert outbound.name == second.name
     said = [line for line in capfd.readouterr().err.splitlines() if " route_" in line]
     assert [line for line in said if "stream=outbound" in line] == []
-    assert [line.split(" route_")[1].split()[0] for line in said] == ["paused", "released"]
+    events = [line.split(" route_")[1].split()[0] for line in said]
+    assert events == ["paused", "released"], said
 
 
 def test_a_pause_from_before_a_secret_changed_is_told_to_nobody_and_stands_until_it_was_tried() -> (

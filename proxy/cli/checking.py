@@ -5,12 +5,13 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
+from proxy.cli.findings import Finding, held, left_behind, paused
 from proxy.cli.host import Host, find_host
 from proxy.cli.options import EX_FAILED, config_option, example, json_option, print_json
 from proxy.cli.store import TIMEOUT_S, no_answer
@@ -21,17 +22,6 @@ if TYPE_CHECKING:
 
 _DAY_S = 86_400.0
 _SOON_DAYS = 14
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. Only `state` "failed" makes the command fail."""
-
-    what: str  # "configuration", "alerts", "store", "route NAME", "stream NAME", ...
-    where: str
-    state: Literal["ok", "note", "failed"]
-    detail: str
-    certificate_days: int | None = None
 
 
 @click.command(
@@ -84,9 +74,9 @@ def _told(host: Host) -> list[Finding]:
 async def _look(host: Host) -> list[Finding]:
     found = await asyncio.gather(
         _store(host),
-        _pauses(host),
-        _left_behind(host),
-        _holds(host),
+        paused(host),
+        left_behind(host),
+        held(host),
         *(_stream(host, name) for name in host.settings.streams),
         *(_look_up(host, name) for name in host.settings.streams),
     )
@@ -142,98 +132,6 @@ def _room(host: Host, info: Mapping[str, str]) -> tuple[str, str]:
     taken = not disk and room.is_servers
     mail = "mail goes to the journal as long as that has room" if taken else "no mail is taken"
     return str(room), f"full, {mail}: {disk or room}"
-
-
-async def _pauses(host: Host) -> list[Finding]:
-    """Say which routes the workers hold paused; what cannot be asked is the store's finding."""
-    import socket
-
-    from redis.exceptions import RedisError
-
-    from proxy.queue.connection import open_redis
-    from proxy.queue.routes import paused_routes
-
-    try:
-        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
-    except ValueError:
-        return []
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            paused = await paused_routes(client)
-    except (RedisError, OSError, TimeoutError):
-        return []
-    finally:
-        await client.aclose()
-    here = ("", socket.gethostname())
-    return [
-        Finding(
-            f"route {name}", route.host, "failed" if route.where in here else "note", str(route)
-        )
-        for route in paused
-        for name in route.streams
-    ]
-
-
-async def _holds(host: Host) -> list[Finding]:
-    """Say what is held, by hand or for safety."""
-    from redis.exceptions import RedisError
-
-    from proxy.cli.held import counted_holds
-    from proxy.queue.connection import open_redis
-
-    try:
-        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
-    except ValueError:
-        return []
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            found = await counted_holds(client, None)
-    except (RedisError, OSError, TimeoutError):
-        return []
-    finally:
-        await client.aclose()
-    return [Finding(f"hold {each.name}", "queue", "note", f"{each}; {n}") for each, n in found]
-
-
-async def _left_behind(host: Host) -> list[Finding]:
-    """Say which streams have mail and are not configured (any more): nobody relays it."""
-    from redis.exceptions import RedisError
-
-    from proxy.queue.connection import open_redis
-    from proxy.queue.depths import all_depths
-
-    try:
-        client = open_redis(host.settings, host.data_dir, timeout=TIMEOUT_S)
-    except ValueError:
-        return []
-    try:
-        async with asyncio.timeout(TIMEOUT_S):
-            depths = await all_depths(client, list(host.settings.streams), time.time())
-    except (RedisError, OSError, TimeoutError):
-        return []
-    finally:
-        await client.aclose()
-    found = []
-    for depth in depths:
-        what, dead = f"stream {depth.stream}", depth.messages["dead"]
-        count = sum(depth.messages.values()) - dead
-        if depth.stream in host.settings.streams:
-            continue
-        if count:
-            wait = "1 message waits" if count == 1 else f"{count:,} messages wait"
-            kept = f" ({depth.messages['held']:,} held)" if depth.messages["held"] else ""
-            detail = f"{wait}{kept}, and no such stream is configured"
-            if depth.unserved:
-                detail += "; it goes when [streams] names it"
-                found.append(Finding(what, "queue", "failed", detail))
-            else:
-                detail += " here; workers elsewhere serve it"
-                found.append(Finding(what, "queue", "note", detail))
-        if dead:
-            letters = "1 dead letter is" if dead == 1 else f"{dead:,} dead letters are"
-            detail = f"{letters} kept, and no such stream is configured; see `franker queue dead`"
-            found.append(Finding(what, "queue", "note", detail))
-    return found
 
 
 async def _stream(host: Host, name: str) -> list[Finding]:
