@@ -274,6 +274,8 @@ async def test_a_changed_secret_of_one_stream_pauses_and_renames_no_other_with_a
         relay.channels[1]._pool.open_one()  # before anybody has seen that the file changed
         await wait_until(lambda: second.reason is Reason.CREDENTIALS and records(queue))
         assert outbound.name != second.name
+        with pytest.raises(AssertionError, match="still not"):  # nor by the heartbeats that follow
+            await wait_until(lambda: refused_logins(far_end) > 1, 1.5)
         files["second"].write_text(far_end.token)
         await wait_until(lambda: second.reason is None and not records(queue))
         put(queue, stream="second")

@@ -62,9 +62,11 @@ local function routes_as_told(words, share)
     return routes and string.find(routes, ' ' .. name .. ' ', 1, true)
   end
 
+  local tried = {} -- by this worker, just now: it need not be tried again because it is new
   for _, act in ipairs(told.acts) do
     local what, name, record = act[1], act[2], act[3]
     local before = records[name]
+    tried[name] = what == 'closed'
     if what == 'opened' then
       records[name] = nil
       call('HDEL', ROUTES, name)
@@ -91,11 +93,12 @@ local function routes_as_told(words, share)
       end
       local probing = record.prober ~= '' and has(record.prober, name)
       -- When a worker comes it is tried at once. Much too far ahead: the clock was set.
-      local due = new or time >= record.probe_at or record.probe_at - time > 900
+      local came = new and not tried[name]
+      local due = came or time >= record.probe_at or record.probe_at - time > 900
       if not probing and due then
         record.probe_at = math.min(record.probe_at, time)
         record.prober = share > 0 and incarnation or ''
-        if new or record.prober ~= '' then write(name, record) end
+        if came or record.prober ~= '' then write(name, record) end
       end
       record.age, record.wait = time - record.since, record.probe_at - time
       record.mine = record.prober == incarnation
