@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench crash outage fuzz clean
+.PHONY: run test check boot deb manual bench crash outage fuzz clean
 
 # Sets everything up and starts everything. Without POSTMARK_SERVER_TOKEN the mail goes to a stand-in
 # for Postmark on this machine, so that it can be tried without an account.
@@ -21,6 +21,20 @@ check: $(VENV)/.for-working
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Boots a Debian and installs Franker on it as its users do; for root, with debootstrap and
+# systemd-container. Another one: make boot SUITE=trixie
+SUITE ?= bookworm
+boot: $(VENV)/.for-working
+	BOOT_SUITE=$(SUITE) $(BIN)/python -m pytest -m boot -p no:xdist tests/boot
+
+# dist/franker_VERSION_ARCH.deb, for the Debian or Ubuntu that this runs on.
+deb:
+	packaging/deb
+
+# share/: the manual pages and the shells' completion, of what the program itself says.
+manual: $(VENV)/.for-working
+	$(BIN)/python -m manual
 
 bench: $(VENV)/.for-working
 	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m benchmarks

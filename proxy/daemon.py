@@ -14,7 +14,8 @@ from proxy import log, troubles
 from proxy.alerts import Alerts, Kind, View, open_alerts
 from proxy.config import Loaded, Settings, told_nobody, usable_data_dir
 from proxy.config.model import Notify
-from proxy.listener import Limits, Listener
+from proxy.drop import DropFolder, DropReader, drop_folder
+from proxy.listener import Intake, Limits, Listener
 from proxy.listener.counting import begin_at_zero
 from proxy.listener.sockets import BindError, open_sockets
 from proxy.log import systemd
@@ -70,9 +71,10 @@ async def serve(
         streams = list(settings.streams)
         try:
             commit = await _open_store(settings, data_dir, streams, stack)
-            listener = await _open_listener(settings, commit, stack)
+            intake, listener = await _open_listener(settings, commit, stack)
         except (BindError, ValueError, OSError) as error:
             raise StartError(str(error)) from error
+        drop = await _open_drop(settings, data_dir, intake, listener, stack)
         http = await _open_http(settings, commit, stack)
         await _store_or_patience(commit, stopping)
         holdings = await stack.enter_async_context(look_after(settings, data_dir, "proxy"))
@@ -94,7 +96,7 @@ async def serve(
             facts.append(f"X_NO_LOGIN={missing}")
         systemd.tell("READY=1", *facts)
         if reread is not None:
-            take = Changeable(listener, commit, alerts, streams).go_by
+            take = Changeable(listener, commit, alerts, streams, drop).go_by
             reloading = Reloading(
                 "proxy",
                 hung_up,
@@ -145,13 +147,44 @@ async def _open_store(
 
 async def _open_listener(
     settings: Settings, commit: GroupCommit, stack: contextlib.AsyncExitStack
-) -> Listener:
+) -> tuple[Intake, Listener]:
     hostname, intake = await intake_for(settings, commit)
     listener = Listener(intake, Limits.of(settings.listen), hostname)
     sockets = open_sockets(settings.listen.smtp, os.environ, log.notice)
     await listener.open(sockets, settings.listen)
     stack.push_async_callback(listener.close, 0.0)
-    return listener
+    return intake, listener
+
+
+async def _open_drop(
+    settings: Settings,
+    data_dir: Path,
+    intake: Intake,
+    listener: Listener,
+    stack: contextlib.AsyncExitStack,
+) -> DropReader | None:
+    """Take what sendmail leaves in the drop folder; return what does, None where that cannot be."""
+    folder = DropFolder(drop_folder(settings, data_dir))
+    trouble = await asyncio.to_thread(folder.prepare)
+    if not trouble:
+        try:
+            await asyncio.to_thread(folder.say_listening, listener.names)
+        except OSError as error:
+            why = error.strerror or str(error)
+            log.notice(f"drop.folder: {folder.path}: {why}; sendmail looks for us on port 25 only")
+    if trouble:
+        # Mail by SMTP comes first: it is taken without.
+        log.notice(f"drop.folder: {trouble}; what sendmail leaves there is not taken")
+        return None
+    reader = DropReader(
+        folder,
+        intake,
+        recipients=settings.listen.max_recipients,
+        refuses=listener.refuses_local,
+    )
+    reading = asyncio.create_task(reader.run(), name="drop")
+    stack.push_async_callback(_cancel, reading)
+    return reader
 
 
 async def _open_http(

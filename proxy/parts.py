@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from proxy.alerts import Alerts
 from proxy.config import Settings
+from proxy.drop import DropReader
 from proxy.listener import Intake, Limits, Listener
 from proxy.listener.counting import begin_at_zero
 from proxy.listener.sockets import BindError
@@ -13,21 +14,25 @@ from proxy.queue.commit import GroupCommit
 from proxy.reloading import Unusable
 from proxy.submission import compile_policy
 
-NEEDS_RESTART = ("data_dir", "redis", "journal", "listen.http", "listen.smtp")
+NEEDS_RESTART = ("data_dir", "drop", "redis", "journal", "listen.http", "listen.smtp")
 """What of the configuration a running proxy cannot change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changeable:
-    """What goes on as it is, but by other settings. `streams` are those whose depths are shown."""
+    """What goes on as it is, but by other settings.
+
+    `streams` are those whose depths are shown; `drop` is None where no drop folder is read.
+    """
 
     listener: Listener
     commit: GroupCommit
     alerts: Alerts
     streams: list[str]
+    drop: DropReader | None = None
 
     async def go_by(self, settings: Settings) -> None:
-        """Go by `settings` from now on: each client with its next mail.
+        """Go by `settings` from now on: each client, and the drop folder, with the next mail.
 
         Raises:
             Unusable: what they name cannot be used; nothing has changed.
@@ -47,6 +52,9 @@ class Changeable:
         begin_at_zero(settings)
         limits = Limits.of(settings.listen)
         self.listener.change(intake, limits, settings.listen, certificates)
+        if self.drop is not None:
+            recipients = settings.listen.max_recipients
+            self.drop.go_by(intake, recipients=recipients, refuses=self.listener.refuses_local)
         self.streams[:] = settings.streams
         self.alerts.go_by(settings.notify)
 

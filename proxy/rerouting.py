@@ -58,6 +58,8 @@ def reroute(
                 for name, said in fresh.envelope.replaced.items()
             },
             added=fresh.envelope.added,
+            once="",
+            refused=False,
         ),
         _with_received(fresh.body, received),
     )

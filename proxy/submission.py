@@ -169,6 +169,7 @@ def _submit(
             rule=chosen.rule,
             owner=chosen.owner,
             notify=envelope.notify,
+            once=envelope.once,
             expires_at=None if chosen.expires is None else now + chosen.expires,
             replaced=dict(rewritten.replaced),
             client=envelope.client.address,

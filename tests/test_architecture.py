@@ -17,6 +17,7 @@ PURE = (
     "proxy.routing",
     "proxy.submission",
     "proxy.rerouting",
+    "proxy.undeliverable",
     "proxy.alerts.standing",
     "worker.claim",
     "worker.congestion",
@@ -196,6 +197,14 @@ def test_the_supervisor_is_standard_library_only() -> None:
     names = imports("proxy.supervisor").union(*map(imports, parts))
     top = {name.partition(".")[0] for name in names - parts}
     assert top <= set(sys.stdlib_module_names)
+
+
+def test_sendmail_is_standard_library_only_and_knows_nothing_of_the_rest() -> None:
+    members = [module for module in MODULES if within(module, "proxy.sendmail")]
+    names = {name for module in members for name in imports(module)}
+    ours = {name for name in names if within(name, "proxy")}
+    assert all(within(name, "proxy.sendmail") for name in ours)
+    assert {name.partition(".")[0] for name in names - ours} <= set(sys.stdlib_module_names)
 
 
 def test_a_file_is_one_noun_of_the_field_and_rarely_above_300_lines() -> None:

@@ -38,7 +38,7 @@ def test_help_shows_an_example(path: tuple[str, ...]) -> None:
     for name in path:
         assert isinstance(command, click.Group)
         command = command.commands[name]
-    if not isinstance(command, click.Group):
+    if not isinstance(command, click.Group) and path != ("completion",):
         assert "--config" in done.stdout
 
 

@@ -11,6 +11,7 @@ import pytest
 from proxy.cli import main
 from proxy.config import load
 from tests.fuzz.targets import TARGETS
+from tests.support.documents import CONFIG, HOW_IT_IS_RUN, blocks
 from tests.support.processes import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,9 +21,12 @@ pages = pytest.mark.parametrize("page", PAGES, ids=IDS)
 
 def shown_commands(page: Path) -> Iterator[list[str]]:
     """Every command line of ours that a page shows, as words after "franker"."""
-    text = page.read_text(encoding="utf-8")
-    lines = re.findall(r"(?m)^    .*?\bfranker (.+)$", text)
+    text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
+    lines = re.findall(r"(?m)^    .*?(?<!--name )(?<!lib/)\bfranker (.+)$", text)
     lines += re.findall(r"`franker ([^`]+)`", text)
+    for block in blocks(page):
+        if block.language == "sh":
+            lines += re.findall(r"(?m)^(?:.* )?franker ([^\\\n]+)$", block.text)
     for line in lines:
         yield shlex.split(line.partition(" #")[0].partition(" > ")[0].partition(" | ")[0])
 
@@ -32,6 +36,8 @@ def parse(words: list[str]) -> None:
     command: click.Command = main
     context = click.Context(main, info_name="franker")
     while isinstance(command, click.Group):
+        if words[:1] == ["--version"]:
+            break
         if not words or words[0] not in command.commands:
             raise AssertionError(f"no command {words[:1]} of {context.command_path}")
         command, words = command.commands[words[0]], words[1:]
@@ -53,17 +59,31 @@ def test_every_link_inside_leads_somewhere(page: Path) -> None:
 
 @pages
 def test_every_configuration_shown_loads(page: Path, tmp_path: Path) -> None:
-    shown = re.findall(r"(?s)<!-- config -->\n```toml\n(.*?)```", page.read_text(encoding="utf-8"))
-    for number, text in enumerate(shown):
-        file = tmp_path / f"{number}.toml"
-        file.write_text(text, encoding="utf-8")
-        load(file, {})
+    for number, block in enumerate(blocks(page)):
+        if block.kind == CONFIG:
+            file = tmp_path / f"{number}.toml"
+            file.write_text(block.text, encoding="utf-8")
+            load(file, {})
 
 
 @pages
 def test_every_toml_block_is_loaded_by_the_test_above(page: Path) -> None:
+    assert all((one.kind == CONFIG) == (one.language == "toml") for one in blocks(page))
+
+
+@pages
+def test_every_fenced_block_says_which_test_runs_it(page: Path) -> None:
+    pictures = {"docs/flow.md"}
+    for block in blocks(page):
+        assert block.kind in HOW_IT_IS_RUN or str(page.relative_to(ROOT)) in pictures, block.text
+
+
+@pages
+def test_every_heading_that_a_link_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert text.count("```toml") == text.count("<!-- config -->\n```toml")
+    headings = re.findall(r"(?m)^#+ (.+)$", text)
+    there = {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= there
 
 
 @pages

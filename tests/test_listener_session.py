@@ -42,6 +42,7 @@ async def test_ehlo_offers_what_is_held_and_nothing_else(office: Front) -> None:
             "250-PIPELINING",
             "250-8BITMIME",
             "250-SMTPUTF8",
+            "250-XONCE",
             "250 ENHANCEDSTATUSCODES",
         ]
     )
@@ -435,3 +436,11 @@ async def test_a_command_that_makes_no_sense_is_counted_and_logged_but_never_sho
     assert 'reason=syntax reply="503 5.5.1 AUTH is not asked for here' in log
     assert 'reason=syntax reply="555 5.5.4 Parameter SOLICIT is not known here' in log
     assert "AGEAYg==" not in log
+
+
+@pytest.mark.parametrize("value", ["", "=", "=0", "=" + "g" * 32, "=" + "0" * 33, "=" + "A" * 32])
+async def test_an_id_to_be_kept_once_under_must_be_one(office: Front, value: str) -> None:
+    dialog = await office.dial()
+    await dialog.say("EHLO client.example.com")
+    answer = await dialog.say(f"MAIL FROM:<app@example.com> XONCE{value}")
+    assert answer.startswith("250" if value in ("", "=") else "501 5.5.4 XONCE")

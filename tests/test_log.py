@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from proxy import log
 from proxy.config.model import Log
-from proxy.log import events, writer
+from proxy.log import events, reloads, writer
 from proxy.log.lines import Clock, as_json, domain_only, domains_only, kv, quoted
 
 ID = "01m7abcdefghjkmnpqrstvwxyz"
@@ -186,8 +186,9 @@ def test_what_happens_to_clients_routes_and_processes_is_told(lines: Lines) -> N
 def test_every_event_is_offered_by_the_package() -> None:
     written = {
         name
-        for name, value in vars(events).items()
-        if callable(value) and getattr(value, "__module__", "") == events.__name__
+        for part in (events, reloads)
+        for name, value in vars(part).items()
+        if callable(value) and getattr(value, "__module__", "") == part.__name__
     }
     assert written == set(log.__all__) - {"setup", "conceal"}
 

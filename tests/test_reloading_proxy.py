@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from proxy.queue import keys
+from proxy.queue.expiry import read_clocks
 from proxy.queue.holds import Hold
 from proxy.queue.job import JobEnvelope, decode_envelope
 from proxy.queue.selection import Selection
+from proxy.sendmail.letter import Letter, pack
 from tests.support.processes import Installation, Program, http_get
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_for
@@ -55,6 +57,13 @@ class Proxy:
         jobs = [f"rq:job:{one.decode()}" for one in ids]
         return [decode_envelope(client.hget(job, "envelope")) for job in jobs]
 
+    def drop(self, number: int, *recipients: str) -> None:
+        """Leave a letter in the drop folder, as sendmail does."""
+        folder = self.installation.data_dir / "drop"
+        new = folder / f"new-{number}"
+        new.write_bytes(pack(Letter("app@example.com", list(recipients), MESSAGE)))
+        new.rename(folder / f"{number:032x}")
+
     def metrics(self) -> list[str]:
         return http_get(f"127.0.0.1:{self.installation.http_port}", "/metrics")[1].splitlines()
 
@@ -83,6 +92,33 @@ def test_an_open_connection_goes_on_and_its_next_mail_follows_the_new_rule(proxy
     assert wanted in proxy.metrics()
     shown = 'franker_queue_messages{state="queued",stream="billing"} 1.0'
     wait_for(lambda: shown in proxy.metrics(), 20, shown)
+
+
+def test_what_lies_in_the_drop_folder_is_taken_by_the_new_rules_and_limits(proxy: Proxy) -> None:
+    # A letter that comes while the old rules hold is refused: nobody on this host may hand in.
+    proxy.reread(listen={"allow": ["192.0.2.1"]})
+    proxy.drop(1, "a@example.net")
+    wait_for(lambda: " dead " in proxy.program.log, 20, "the letter is refused")
+    rules = [{"name": "new", "sender": ["app@*"], "expires": "1h"}]
+    proxy.reread(rules=rules, listen={"max_recipients": 2})
+    proxy.drop(2, "a@example.net", "b@example.net", "c@example.net")
+    wait_for(lambda: len(proxy.queued()) == 2, 20, "the letter is taken, in two")
+    assert [(one.rule, len(one.recipients)) for one in proxy.queued()] == [("new", 2), ("new", 1)]
+    assert proxy.program.log.count(" dead ") == 1
+
+
+def test_the_time_of_a_letter_in_the_drop_folder_begins_when_it_was_left(proxy: Proxy) -> None:
+    proxy.reread(rules=[{"name": "code", "sender": ["app@*"], "expires": "1h"}])
+    proxy.program.signal(signal.SIGSTOP)
+    left = read_clocks()
+    proxy.drop(1, "a@example.net")
+    wait_for(lambda: read_clocks().uptime > left.uptime + 3, 20, "it has lain there for a while")
+    proxy.program.signal(signal.SIGCONT)
+    wait_for(lambda: len(proxy.queued()) == 1, 20, "it is taken")
+    [taken] = proxy.queued()
+    assert taken.boot == left.boot
+    assert taken.expires_at == pytest.approx(left.wall + 3600, abs=1)
+    assert taken.expires_up == pytest.approx(left.uptime + 3600, abs=1)
 
 
 def test_a_mail_that_was_begun_before_ends_as_it_began(proxy: Proxy) -> None:

@@ -13,7 +13,7 @@ def book(*faults: Fault) -> FaultBook:
 
 
 def strikes(it: FaultBook, at: str, *addresses: str, port: int = 587) -> str:
-    fault = it.strike(at, "127.0.0.1", port, addresses or ("",))  # type: ignore[arg-type]  # a moment, as text
+    fault = it.strike(at, "127.0.0.1", port, addresses or ("",))  # type: ignore[arg-type]
     return fault.reply if fault else ""
 
 
@@ -88,10 +88,13 @@ def test_hidden_extensions_are_those_of_the_port() -> None:
         ({"at": "mail", "do": "refuse"}, "goes with at = 'connect'"),
         ({"at": "connect", "do": "refuse", "times": 1}, "no skip, no times"),
         ({"at": "ehlo", "do": "hide"}, "names the extension"),
-        ({"at": "starttls", "do": "certificate", "what": "ugly"}, "expired, name or untrusted"),
+        (
+            {"at": "starttls", "do": "certificate", "what": "ugly"},
+            "ending, expired, name or untrusted",
+        ),
         ({"at": "tls", "reply": "451 no"}, "drop, reset or hang"),
     ],
 )
 def test_a_fault_that_could_never_strike_is_refused(values: dict[str, str], why: str) -> None:
     with pytest.raises(FaultError, match=why):
-        Fault(**values)  # type: ignore[arg-type]  # on purpose
+        Fault(**values)  # type: ignore[arg-type]

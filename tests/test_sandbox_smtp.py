@@ -413,6 +413,14 @@ async def test_a_certificate_can_be_wrong(far_end: FarEnd, flaw: str) -> None:
     await (await logged_in(far_end)).close()
 
 
+async def test_a_certificate_can_be_about_to_end(far_end: FarEnd) -> None:
+    far_end.fail("starttls", do="certificate", what="ending")
+    async with await Dialog.open("127.0.0.1", far_end.ports[0]) as dialog:
+        await dialog.start_tls(far_end.ca_file)
+        ends = ssl.cert_time_to_seconds(dialog.writer.get_extra_info("peercert")["notAfter"])
+    assert 9 * 86_400 < ends - time.time() <= 10 * 86_400
+
+
 async def test_starttls_can_be_missing_or_refused(far_end: FarEnd) -> None:
     hidden = far_end.fail("ehlo", do="hide", what="STARTTLS")
     async with await Dialog.open("127.0.0.1", far_end.ports[0]) as dialog:

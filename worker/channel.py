@@ -136,7 +136,9 @@ class Channel(InHand):
                 continue
             self.octets += len(claim.body)
             passage = relay.begin(claim)
-            if claim.dot:
+            if claim.envelope.refused:
+                self._end(passage, relay.leave_dead(passage))
+            elif claim.dot:
                 self._take_over(passage)
             else:
                 self._ready.append(passage)

@@ -218,6 +218,17 @@ def expire(passage: Passage) -> Step:
     return Step(None, Settlement("gone", dead=letter(passage.envelope, dead)), {}, dead, {})
 
 
+def leave_dead(passage: Passage) -> Step:
+    """Return the step for mail that was refused at the door, and that something queued as it is.
+
+    It is not in the form that goes to Postmark; its recipients' replies stay.
+    """
+    envelope = passage.envelope
+    why = "refused when it was handed in; franker queue retry has today's rules look at it"
+    dead = {one: envelope.replies.get(one, why) for one in envelope.recipients}
+    return Step(None, Settlement("gone", dead=letter(envelope, dead)), {}, dead, {})
+
+
 def postpone(passage: Passage, reply: str, *, delay: float) -> Step:
     """Return the step that defers everybody left without counting an attempt."""
     waiting = {**passage.waiting, **dict.fromkeys(passage.untried, reply)}

@@ -3,6 +3,7 @@
 import click
 
 from proxy.cli.checking import check
+from proxy.cli.completion import completion
 from proxy.cli.explaining import explain
 from proxy.cli.options import example
 from proxy.cli.queues import queue
@@ -26,5 +27,5 @@ def main() -> None:
     """Take mail from programs on this host without a password, keep it, relay it to Postmark."""
 
 
-for command in (run, redis, proxy, worker, sandbox, check, explain, queue, send_test):
+for command in (run, redis, proxy, worker, sandbox, check, explain, queue, send_test, completion):
     main.add_command(command)

@@ -46,7 +46,7 @@ def retry(
     ids: tuple[str, ...],
 ) -> None:
     """Send messages again: dead ones from the beginning, deferred ones now."""
-    from proxy.queue import by_command
+    from proxy.queue import by_command, inventory
 
     states = _named_states(ids, stream, dead=all_dead, deferred=all_deferred)
     if reroute and all_deferred:
@@ -58,7 +58,15 @@ def retry(
             chosen = ids or await _ids(redis, stream, states)
             if reroute:
                 return await by_command.reroute(redis, chosen, todays_rules(host.settings))
-            return dict(await by_command.retry(redis, chosen, now=time.time()))
+            # What was refused when it was handed in has never been rewritten by any rule.
+            refused = await inventory.refused(redis, chosen)
+            others = [one for one in chosen if one not in refused]
+            outcome: dict[str, str] = {**await by_command.retry(redis, others, now=time.time())}
+            if refused:
+                rules = todays_rules(host.settings)
+                anew = [one for one in chosen if one in refused]
+                outcome |= await by_command.reroute(redis, anew, rules)
+            return outcome
 
     _report(asyncio.run(work(find_host(config))), "retried", as_json)
 

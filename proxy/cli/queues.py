@@ -50,6 +50,7 @@ def queue() -> None:
 @click.option(
     "--most",
     type=click.IntRange(1),
+    metavar="N",
     default=_MOST,
     show_default=True,
     help="At most so many of each stream and state.",

@@ -41,9 +41,10 @@ _FALLBACK_PORT = 2525  # where the proxy listens without the right to port 25
 @click.option(
     "--wait",
     type=click.FloatRange(0),
+    metavar="SECONDS",
     default=10.0,
     show_default=True,
-    help="Seconds to look what becomes of it.",
+    help="How long to look what becomes of it.",
 )
 def send_test(
     config: Path | None,

@@ -80,12 +80,15 @@ def _point_to_sandbox(settings: "Settings", data_dir: Path) -> None:
 
 @click.command(epilog=example("franker redis --config /etc/franker/franker.toml"))
 @config_option
-def redis(config: Path | None) -> None:
+@click.option("--needed", is_flag=True, help="Run nothing; exit with 1 if redis.url is set.")
+def redis(config: Path | None, needed: bool) -> None:
     """Run the private Redis that keeps the mail: durable, on a socket in the data folder."""
+    settings = load(config).settings
+    if needed:
+        sys.exit(EX_FAILED if settings.redis.url else 0)
     from proxy import log
     from proxy.queue.server import ServerError, run_private_redis
 
-    settings = load(config).settings
     log.setup(settings.log)
     try:
         run_private_redis(_data_dir(settings))
@@ -112,6 +115,7 @@ def proxy(config: Path | None) -> None:
 @click.option(
     "--number",
     type=click.IntRange(1, 999),
+    metavar="N",
     default=1,
     show_default=True,
     help="Which worker of this host it is; its HTTP port is that of [worker] + N - 1.",
@@ -163,10 +167,15 @@ def _serve(process: str, settings: "Settings", service: Coroutine[Any, Any, None
     import uvloop
 
     from proxy.config import ConfigError
+    from proxy.log.watchdog import watched
+
+    async def run() -> None:
+        async with watched():
+            await service
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(service)
+            runner.run(run())
     except ConfigError as error:
         _leave(process, settings, str(error), EX_CONFIG)
     except OSError as error:

@@ -34,6 +34,7 @@ from proxy.config.units import Duration, Size, SizeOrAuto
 __all__ = [
     "STREAM_ID",
     "Dead",
+    "Drop",
     "Journal",
     "Listen",
     "ListenAddress",
@@ -250,6 +251,21 @@ class Journal(Section):
     disk_floor: Size = 200_000_000
 
 
+def _absolute(value: str) -> str:
+    if value and not value.startswith("/"):
+        raise ValueError("a path that begins with /")
+    return value
+
+
+class Drop(Section):
+    """[drop]: where sendmail puts mail while the proxy does not take it.
+
+    Empty: /var/spool/franker/drop with the default data_dir, else "drop" in data_dir.
+    """
+
+    folder: Annotated[str, AfterValidator(_absolute)] = ""
+
+
 class Dead(Section):
     """[dead]: how long and how much of dead mail is kept."""
 
@@ -344,6 +360,7 @@ class Settings(Section):
     worker: Worker = Worker()
     notify: Notify = Notify()
     journal: Journal = Journal()
+    drop: Drop = Drop()
     dead: Dead = Dead()
     log: Log = Log()
     streams: Annotated[

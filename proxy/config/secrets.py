@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, model_validator
 
 from proxy.config.section import Section
 
+_GIVEN = Path("/run/credentials")
+"""Where systemd keeps what it gave to each unit, a folder each; only root can look."""
+
 _FORM = (
     'a secret is never written here but named: { env = "NAME" }, { file = "PATH" } or '
     '{ credential = "NAME" }'
@@ -15,7 +18,10 @@ _FORM = (
 
 
 class Secret(Section):
-    """Where one secret is found: an environment variable, a file, or a systemd credential."""
+    """Where one secret is found: an environment variable, a file, or a systemd credential.
+
+    Of a variable NAME that is not set, NAME_FILE may say which file it is in, as containers do.
+    """
 
     env: str = ""
     file: str = ""
@@ -43,15 +49,28 @@ class Secret(Section):
         Files are read at each call, so that a rotated secret is seen.
         """
         if self.env:
-            return os.environ.get(self.env, "").strip() or None
-        if self.file:
-            path = Path(self.file)
+            if secret := os.environ.get(self.env, "").strip():
+                return secret
+            path = Path(os.environ.get(f"{self.env}_FILE", ""))
         else:
-            path = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / self.credential
+            path = Path(self.file) if self.file else _given(self.credential)
         try:
             return path.read_text(encoding="utf-8").strip() or None
         except (OSError, ValueError):
             return None
+
+
+def _given(credential: str) -> Path:
+    """Return where systemd has put `credential`: for this process, else for our services.
+
+    The latter is for a command that root runs beside them. Where no service runs it is the file
+    that the units would be given (`LoadCredential=secret:/etc/franker/secrets`).
+    """
+    if own := os.environ.get("CREDENTIALS_DIRECTORY"):
+        return Path(own) / credential
+    units = sorted(_GIVEN.glob("franker-*.service"))
+    found = (unit / credential for unit in units if os.access(unit / credential, os.R_OK))
+    return next(found, Path("/etc/franker/secrets", credential.removeprefix("secret_")))
 
 
 def _named(value: object) -> object:

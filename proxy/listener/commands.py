@@ -10,10 +10,11 @@ from dataclasses import dataclass
 MAX_PATH = 512
 """Characters of a path that are looked at; RFC 5321 §4.5.3.1.3 asks for 256."""
 
-MAIL_PARAMETERS = frozenset({"SIZE", "BODY", "SMTPUTF8", "AUTH", "RET", "ENVID"})
+MAIL_PARAMETERS = frozenset({"SIZE", "BODY", "SMTPUTF8", "AUTH", "RET", "ENVID", "XONCE"})
 RCPT_PARAMETERS = frozenset({"NOTIFY", "ORCPT"})
 """Those of RFC 1870, 6152, 6531, 4954 and 3461. DSN's are taken and not honoured, but for
-NOTIFY=NEVER: programs send them unasked."""
+NOTIFY=NEVER: programs send them unasked. XONCE is our own: an id of chance under which the mail
+is kept only once, for a client that keeps it elsewhere when it hears nothing (docs/sendmail.md)."""
 
 _USUAL = {
     keyword: re.compile(
@@ -31,6 +32,7 @@ _BRACKETED = re.compile(r'(?:[^<>=@"]|"[^"]*")*<((?:"(?:[^"\\]|\\.)*"|[^<>"])*)>
 _BARE = re.compile(r'((?:"(?:[^"\\]|\\.)*"|[^\s<>"])+)')
 _ROUTE = re.compile(r"(?:@[^\s:\"]*:)+")
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=(\S*))?", re.ASCII)
+_ONCE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _UNFIT = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -84,3 +86,9 @@ def declared_size(parameters: dict[str, str]) -> int | None:
     if not text.isascii() or not text.isdigit() or len(text) > 20:
         return None
     return int(text)
+
+
+def once_id(parameters: dict[str, str]) -> str | None:
+    """Return the id that XONCE says ("": none); None when it is none."""
+    text = parameters.get("XONCE", "")
+    return text if not text or _ONCE.fullmatch(text) else None

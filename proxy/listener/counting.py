@@ -50,5 +50,5 @@ def begin_at_zero(settings: Settings) -> None:
     for rule in settings.rules:
         if rule.action == "discard":
             MESSAGES_DISCARDED.labels(rule.name)
-    for place in ("listener", "commit"):
+    for place in ("listener", "commit", "drop"):
         DEFECTS.labels(place)

@@ -86,6 +86,7 @@ class Door:
             b"PIPELINING",
             b"8BITMIME",
             b"SMTPUTF8",
+            b"XONCE",
         ]
         if self.tls is not None and not in_tls:
             words.append(b"STARTTLS")

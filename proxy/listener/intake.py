@@ -4,6 +4,7 @@ The order that the promise hangs on: 250 is built only after `GroupCommit.commit
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from prometheus_client import Counter
@@ -32,6 +33,7 @@ from proxy.submission import (
     resolve_recipient,
     submit,
 )
+from proxy.undeliverable import dead_letter
 
 _NOT_KEPT = {"away": (451, "4.3.0"), "full": (452, "4.3.1")}
 
@@ -66,12 +68,19 @@ class Intake:
         found = resolve_recipient(self._policy, address)
         return found if isinstance(found, Refusal) else None
 
-    def decide(self, envelope: Envelope, content: bytes, ended_at: float) -> Decided | bytes:
+    def heard(self, once: str) -> None:
+        """Note that a client knows that its message is kept, which it does not bring again."""
+        self._commit.heard(once)
+
+    def decide(
+        self, envelope: Envelope, content: bytes, ended_at: float, *, came: float | None = None
+    ) -> Decided | bytes:
         """Return what is to be kept, or the reply when there is nothing to keep.
 
-        `content` is as `Content.take` gives it; `ended_at` is when its last octet came (monotonic).
+        `content` is as `Content.take` gives it; `ended_at` is when its last octet came (monotonic),
+        `came` when that was a while ago (seconds since 1970).
         """
-        now = time.time()
+        now = time.time() if came is None else came
         message_id = new_id(int(now * 1000))
         outcome = submit(self._policy, envelope, content, message_id=message_id, now=now)
         if isinstance(outcome, Refusal):
@@ -90,14 +99,18 @@ class Intake:
             return replies.queued(message_id)
         job = outcome.job
         if job.envelope.expires_at is not None:
-            job = replace(job, envelope=stamped(job.envelope, read_clocks()))
+            clocks = read_clocks()
+            # Its time began when it came; how long ago that was only the system clock can say.
+            waited = 0.0 if came is None else max(0.0, clocks.wall - came)
+            begun = replace(clocks, uptime=clocks.uptime - waited)
+            job = replace(job, envelope=stamped(job.envelope, begun))
         return Decided(job, envelope, outcome.repairs, ended_at)
 
     async def keep(self, decided: Decided) -> bytes:
         """Put the message on disk and return the reply: 250 only when it is there."""
         job, envelope = decided.job, decided.envelope
         try:
-            await self._commit.commit(job)
+            anew = await self._commit.commit(job)
         except NotKept as error:
             code, enhanced = _NOT_KEPT.get(error.kind, (451, "4.3.0"))
             answer = replies.reply(code, enhanced, error.text)
@@ -107,6 +120,9 @@ class Intake:
             DEFECTS.labels("commit").inc()
             log.defect("commit", error=error, message_id=job.id)
             return replies.OUR_FAULT
+        if not anew:
+            log.kept_before(job.id, once=envelope.once, client=envelope.client.address)
+            return replies.queued(job.id)
         seconds = time.monotonic() - decided.ended_at
         self._count(job, decided.repairs, seconds)
         log.kept(
@@ -121,6 +137,37 @@ class Intake:
             repairs=decided.repairs,
         )
         return replies.queued(job.id)
+
+    async def bury(
+        self, envelope: Envelope, content: bytes, refused: Mapping[str, str], *, came: float
+    ) -> bool:
+        """Keep a dead letter for those in `refused`, each with the reply nobody was there to hear.
+
+        Return False when it could not be kept now. Without an owner by its rule it is the user's
+        who handed it in.
+        """
+        message_id = new_id(int(came * 1000))
+        user = envelope.client.user
+        found = resolve_recipient(self._policy, user) if user else None
+        owner = found[0] if isinstance(found, tuple) else ""
+        job = dead_letter(
+            self._policy,
+            envelope,
+            content,
+            refused,
+            message_id=message_id,
+            now=came,
+            owner=owner,
+        )
+        try:
+            anew = await self._commit.commit(job)
+        except NotKept:
+            return False
+        if anew:
+            for reply in dict.fromkeys(refused.values()):
+                recipients = tuple(one for one, words in refused.items() if words == reply)
+                log.dead(job.id, stream=job.stream, recipients=recipients, reply=reply)
+        return True
 
     def _count(self, job: RelayJob, repairs: tuple[str, ...], seconds: float) -> None:
         accepted = self._accepted.get(job.stream)

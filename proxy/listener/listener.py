@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from proxy.config.model import Listen, ListenAddress, ListenTLS
+from proxy.listener import replies
 from proxy.listener.door import Door, Office
 from proxy.listener.intake import Intake
 from proxy.listener.limits import Limits
@@ -66,6 +67,14 @@ class Listener:
     def sessions(self) -> int:
         """Clients connected now."""
         return len(self._office.sessions)
+
+    @property
+    def refuses_local(self) -> str:
+        """The reply that every program on this host hears at each of its addresses; "" for none."""
+        loopback = ("127.0.0.1", "::1")
+        if any(door.allows(one) for door in self._doors for one in loopback):
+            return ""
+        return replies.words(replies.NOT_ALLOWED)
 
     async def open(self, sockets: Sequence[Bound], listen: Listen) -> None:
         """Take clients on `sockets`, which are closed if that cannot be; `listen` is for all.

@@ -15,6 +15,7 @@ from proxy.listener.commands import (
     RCPT_PARAMETERS,
     PathArgument,
     declared_size,
+    once_id,
     parse_path,
 )
 from proxy.listener.connection import NEVER
@@ -28,7 +29,7 @@ from proxy.metrics.intake import MESSAGES_REFUSED
 class SmtpSession(IdentifiedProtocol):
     """One client's dialog."""
 
-    __slots__ = ("_intake", "_notify", "_recipients", "_sender", "_size")
+    __slots__ = ("_heard", "_intake", "_notify", "_once", "_recipients", "_sender", "_size")
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(door, loop)
@@ -37,6 +38,8 @@ class SmtpSession(IdentifiedProtocol):
         self._recipients: dict[str, None] = {}
         self._size = 0  # as SIZE declared it
         self._notify = False  # somebody among the recipients did not say NOTIFY=NEVER
+        self._once = ""  # as XONCE said it
+        self._heard = ""  # of the last message that was kept
 
     @property
     def in_transaction(self) -> bool:
@@ -50,6 +53,7 @@ class SmtpSession(IdentifiedProtocol):
         self._size = 0
         self._notify = False
         self.transaction_until = NEVER
+        self._once = ""
 
     def refuse(self, answer: bytes, reason: str, recipient: str | None = None) -> None:
         """Answer with a refusal, and have it counted and logged."""
@@ -75,12 +79,14 @@ class SmtpSession(IdentifiedProtocol):
             self.fault(replies.MAIL_SYNTAX)
             return
         size = 0
+        once = ""
         if path.parameters:
             wrong = self._judge_mail_parameters(path)
             if wrong is not None:
                 self.fault(wrong)
                 return
             size = declared_size(path.parameters) or 0
+            once = once_id(path.parameters) or ""
             limit = self.office.limits.message_size
             if size > limit:
                 self.refuse(replies.too_large(size, limit), "size")
@@ -100,6 +106,7 @@ class SmtpSession(IdentifiedProtocol):
             return
         self._sender = path.address
         self._size = size
+        self._once = once
         self._errors = 0
         self.transaction_until = self.office.clock() + self.office.limits.transaction
         self.say(replies.SENDER_OK)
@@ -112,6 +119,8 @@ class SmtpSession(IdentifiedProtocol):
             return replies.SIZE_SYNTAX
         if path.parameters.get("BODY", "7BIT").upper() not in ("7BIT", "8BITMIME"):
             return replies.BODY_SYNTAX
+        if once_id(path.parameters) is None:
+            return replies.ONCE_SYNTAX
         return None
 
     async def smtp_RCPT(self, arg: str | None) -> None:
@@ -180,7 +189,13 @@ class SmtpSession(IdentifiedProtocol):
         """Have the message judged and put on disk; return the reply that says what became of it."""
         intake = self._intake
         assert self._sender is not None
-        envelope = Envelope(self._sender, tuple(self._recipients), self.client, notify=self._notify)
+        envelope = Envelope(
+            self._sender,
+            tuple(self._recipients),
+            self.client,
+            notify=self._notify,
+            once=self._once,
+        )
         # Nothing here holds on to the content: the job's body is in memory instead of it.
         outcome = intake.decide(envelope, content.take(), time.monotonic())
         if isinstance(outcome, bytes):
@@ -188,9 +203,11 @@ class SmtpSession(IdentifiedProtocol):
         self._count(len(outcome.job.body))
         self.deadline = NEVER  # the client waits for us now
         try:
-            return await intake.keep(outcome)
+            answer = await intake.keep(outcome)
         finally:
             self.touch()
+        self._heard = self._once if answer.startswith(b"250 ") else ""
+        return answer
 
     def _refuse_too_large(self, content: Content) -> None:
         if self._content_answered:
@@ -215,6 +232,9 @@ class SmtpSession(IdentifiedProtocol):
 
     async def smtp_QUIT(self, _arg: str | None) -> None:
         """End the session."""
+        if self._heard:
+            # Nobody says farewell before he has read what he was told.
+            self.office.intake.heard(self._heard)
         self.say(replies.BYE)
         self._closing = True
         self._linger = False

@@ -20,14 +20,13 @@ from proxy.log.events import (
     journal_torn,
     journal_used,
     kept,
+    kept_before,
     look_ups_back,
     look_ups_silent,
     looked_up,
     notice,
     refused,
     released,
-    reload_refused,
-    reloaded,
     retried,
     returned,
     route_paused,
@@ -46,6 +45,7 @@ from proxy.log.events import (
     unknown,
     worker_reaped,
 )
+from proxy.log.reloads import reload_refused, reloaded
 from proxy.log.writer import conceal, setup
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "journal_torn",
     "journal_used",
     "kept",
+    "kept_before",
     "look_ups_back",
     "look_ups_silent",
     "looked_up",

@@ -52,6 +52,11 @@ def kept(
         emit("kept", fields)
 
 
+def kept_before(message_id: str, /, *, once: str, client: str) -> None:
+    """A message came a second time, and is not kept twice: its first 250 had not been heard."""
+    emit("kept_before", {"id": message_id, "once": once, "client": client})
+
+
 def refused(
     client: str,
     *,
@@ -312,23 +317,6 @@ def started(process: str, **facts: Value) -> None:
 def stopping(process: str, *, detail: str) -> None:
     """A process was asked to end, or has to."""
     emit("stopping", {"process": process, "detail": words(detail)})
-
-
-def reloaded(
-    process: str, *, config: str, changed: Sequence[str], needs_restart: Sequence[str]
-) -> None:
-    """The configuration was read again; `changed` keys hold, others wait for a restart."""
-    fields: dict[str, Value] = {"process": process, "config": config}
-    fields["changed"] = ",".join(changed) or "-"
-    if needs_restart:
-        fields["needs_restart"] = ",".join(needs_restart)
-    emit("reloaded", fields)
-
-
-def reload_refused(process: str, *, config: str, faults: Sequence[str]) -> None:
-    """The configuration was read again and cannot be used: nothing of it holds."""
-    text = "the old configuration stays: " + "; ".join(faults)
-    emit("reload_refused", {"process": process, "config": config, "detail": words(text)})
 
 
 def notice(text: str) -> None:

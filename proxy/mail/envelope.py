@@ -26,10 +26,12 @@ class Envelope:
 
     `reverse_path` is "" for the null one. `recipients` holds at least one forward-path, each
     without angle brackets and source route, in the order given, duplicates left out. `notify` is
-    false when the client wants no notice of failures (NOTIFY=NEVER, RFC 3461 §4.1).
+    false when the client wants no notice of failures (NOTIFY=NEVER, RFC 3461 §4.1). `once` is an
+    id under which the message is kept only once, "" for none.
     """
 
     reverse_path: str
     recipients: tuple[str, ...]
     client: Client
     notify: bool = True
+    once: str = ""

@@ -53,6 +53,11 @@ JOURNAL_MESSAGES = Gauge(
     "Messages in the journal on this host's disk, not in Redis yet.",
     registry=REGISTRY,
 )
+DROP_MESSAGES = Gauge(
+    "franker_drop_messages",
+    "Messages that sendmail put into the drop folder of this host, not taken from there yet.",
+    registry=REGISTRY,
+)
 STORE_DURABLE = Gauge(
     "franker_store_durable",
     "1 when Redis is there and proved to keep on disk what it is given, else 0.",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.queue import keys
+from proxy.queue.apart import words_apart
 from proxy.queue.job import RelayJob, encode_envelope
 
 MAX_MESSAGES = 200
@@ -47,24 +48,37 @@ class Message(Protocol):
         """Octets of both."""
         ...
 
+    @property
+    def apart(self) -> bytes:
+        """What `words_apart` says of it: b"" for all mail that is simply queued."""
+        ...
+
 
 class Waiting:
-    """A message whose client waits; `done` ends with None (kept) or the reason why not."""
+    """A message whose client waits; `done` ends with None (kept) or the reason why not.
 
-    __slots__ = ("body", "done", "envelope", "id", "job", "size", "stream")
+    `known` is set before, where it was kept already, under its `once`, and this is left out.
+    """
+
+    __slots__ = ("apart", "body", "done", "envelope", "id", "job", "known", "size", "stream")
 
     def __init__(self, job: RelayJob, done: asyncio.Future[None]) -> None:
         self.job = job
         self.id, self.stream, self.body = job.id, job.stream, job.body
         self.envelope = encode_envelope(job.envelope)
         self.size = len(job.body) + len(self.envelope)
+        self.apart = words_apart(job.envelope)
+        self.known = False
         self.done = done
 
     @property
     def told_no(self) -> bool:
-        """Whether its client has heard that it was not kept, or has gone without an answer."""
+        """Whether its client has heard that it was not kept, or has gone without an answer.
+
+        Not what has an id of its own: it is handed in again under that, and known then.
+        """
         done = self.done
-        return done.done() and (done.cancelled() or done.exception() is not None)
+        return not self.apart and done.done() and (done.cancelled() or done.exception() is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,12 @@ class Batch:
 
     number: int
     messages: tuple[Waiting, ...]
+
+    def mark_known(self, ids: Sequence[bytes | str]) -> None:
+        """Note that the messages of `ids` were left out: they had been kept before."""
+        known = {one.decode() if isinstance(one, bytes) else one for one in ids}
+        for waiting in self.messages:
+            waiting.known = waiting.id in known
 
 
 class Lanes:
@@ -127,12 +147,16 @@ class Lanes:
         return everything
 
 
-def by_stream(messages: Iterable[Message]) -> dict[str, list[Message]]:
-    """Return `messages` grouped by stream, in order."""
-    streams: dict[str, list[Message]] = {}
+def by_queue(messages: Iterable[Message]) -> dict[str, list[Message]]:
+    """Return `messages` grouped as commit.lua wants them, each group in order.
+
+    Those that are not simply queued are groups of their own; "!" stands before the queue's name.
+    """
+    queues: dict[str, list[Message]] = {}
     for message in messages:
-        streams.setdefault(message.stream, []).append(message)
-    return streams
+        name = keys.queue_name(message.stream)
+        queues.setdefault("!" + name if message.apart else name, []).append(message)
+    return queues
 
 
 def pack_commit(
@@ -143,14 +167,15 @@ def pack_commit(
     Written by hand because the client library's packing costs more than all the rest of a commit
     (20 against 7 µs a message). `now` is in RQ's form.
     """
-    streams = by_stream(messages)
-    count = 6 + 2 * len(streams) + 3 * len(messages)
+    queues = by_queue(messages)
+    apart = sum(len(some) for queue, some in queues.items() if queue[0] == "!")
+    count = 6 + 2 * len(queues) + 3 * len(messages) + apart
     head = ("EVALSHA", sha, "1", fence, epoch, str(number), now)
     out = [b"*%d\r\n" % (count + 1), *map(_bulk, head)]
-    for stream, of_stream in streams.items():
-        out.append(_bulk(keys.queue_name(stream)))
-        out.append(_bulk(str(len(of_stream))))
-        for message in of_stream:
+    for queue, of_queue in queues.items():
+        out.append(_bulk(queue))
+        out.append(_bulk(str(len(of_queue))))
+        for message in of_queue:
             message_id, envelope, body = message.id.encode(), message.envelope, message.body
             out.append(
                 b"$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n"
@@ -158,6 +183,8 @@ def pack_commit(
             )
             out.append(body)
             out.append(b"\r\n")
+            if queue[0] == "!":
+                out.append(b"$%d\r\n%b\r\n" % (len(message.apart), message.apart))
     return out
 
 

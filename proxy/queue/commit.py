@@ -11,6 +11,7 @@ to any process. New mail goes to Redis again when all of the journal has: number
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Respon
 
 from proxy.config import Settings
 from proxy.log import events
-from proxy.queue import refusal
+from proxy.queue import keys, refusal
 from proxy.queue.batch import Batch, Lanes, Waiting, pack_commit
 from proxy.queue.connection import open_redis, target
 from proxy.queue.diversion import Diversion
@@ -46,6 +47,7 @@ PATIENCE_S = 10.0
 STALL_S = 2.0
 """How long clients are kept waiting when there is one, counted from when Redis went."""
 
+_MOST_HEARD = 10_000
 _RECONNECT_S = (0.02, 0.5)  # first pause and longest
 _COMMIT = load("commit")
 
@@ -80,6 +82,7 @@ class GroupCommit:
         self._stall = min(stall, patience)
         self._outage = Outage(patience, self._bearable, self._give_up)
         self._overflowing = False  # something waits for which the server has no room
+        self._heard: deque[str] = deque(maxlen=_MOST_HEARD)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connected_once = False
@@ -130,8 +133,11 @@ class GroupCommit:
         self._outage.goes_on("not connected yet")
         self._task = asyncio.create_task(self._run(), name="group commit")
 
-    async def commit(self, job: RelayJob) -> None:
+    async def commit(self, job: RelayJob) -> bool:
         """Keep `job`; return when it is on disk, in Redis or in the journal.
+
+        False: it was kept before, under the id that its envelope says it is kept `once` under, as
+        far as that can be said now; nothing is kept a second time in any case.
 
         A caller that is cancelled disturbs nobody else; its message is dropped if it was still
         waiting, and kept if it was on its way.
@@ -155,6 +161,11 @@ class GroupCommit:
             self._lanes.add(waiting)
             self._wake.set()
         await waiting.done
+        return not waiting.known
+
+    def heard(self, once: str) -> None:
+        """Forget the id of mail that is kept only once: its client knows that it is kept."""
+        self._heard.append(once)
 
     async def close(self, grace: float = 10.0) -> None:
         """Keep what waits, within `grace` seconds, and end; whoever still waits is told no."""
@@ -270,6 +281,10 @@ class GroupCommit:
             alarm.cancel()
 
     async def _inspect(self, store: StoreConnection, *, verify: bool = False) -> None:
+        if self._heard:
+            ids = tuple(self._heard)
+            self._heard.clear()
+            await store.command("ZREM", keys.ONCE, *ids)
         now = asyncio.get_running_loop().time()
         found = await self._watch.inspect(store, now, batches=self._fates.number, verify=verify)
         self._trouble = found
@@ -298,11 +313,13 @@ class GroupCommit:
         if not self._fates.landed(batch):  # the answer came so late that the journal has it, too
             await self._outage.in_time(self._take_up(store))
             return
-        if applied != 1:
+        if applied == 0:
             # Somebody emptied the server, or our fence ran out: take it up anew, and try again.
             self._lanes.put_back(batch.messages)
             await self._outage.in_time(self._take_up(store))
             return
+        if isinstance(applied, list):
+            batch.mark_known(applied)
         if safe:
             self._fates.kept(batch)
         else:

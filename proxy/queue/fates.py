@@ -61,13 +61,13 @@ class Fates:
         """Tell the clients of a batch that it is kept; regret those that were told no meanwhile."""
         settle(batch.messages, None)
         for each in batch.messages:
-            if not each.done.cancelled() and each.done.exception() is not None:
+            if each.told_no and not each.done.cancelled():
                 self._regretted.append(each)
 
     def regret(self, batch: Batch) -> None:
         """Tell the clients of a batch no, and note that it may be there all the same."""
         settle(batch.messages, refusal.unknown())
-        self._regretted.extend(batch.messages)
+        self._regretted.extend(each for each in batch.messages if not each.apart)
 
     async def take_up(
         self, store: StoreConnection, replicas: int, within: float, *, sure: bool

@@ -155,6 +155,19 @@ async def read_body(redis: redis.asyncio.Redis, job_id: str) -> bytes | None:
     return body
 
 
+async def refused(redis: redis.asyncio.Redis, job_ids: Sequence[str]) -> frozenset[str]:
+    """Return those of the jobs that were refused when they were handed in, and never rewritten."""
+    found = set()
+    for bite in bites(job_ids, BITE):
+        pipeline = redis.pipeline(transaction=False)
+        for job_id in bite:
+            pipeline.hget(keys.job_key(job_id), "envelope")
+        octets: list[bytes | None] = await pipeline.execute()
+        envelopes = [readable_envelope(one) if one else None for one in octets]
+        found |= {one for one, its in zip(bite, envelopes, strict=True) if its and its.refused}
+    return frozenset(found)
+
+
 async def parts(redis: redis.asyncio.Redis, message_id: str) -> tuple[Entry, ...]:
     """Return the jobs split off a message: recipients that are asked for, then those that died."""
     streams = await known_streams(redis)

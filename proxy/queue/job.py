@@ -45,6 +45,9 @@ class JobEnvelope:
 
     `expires_at` is when its rule's `expires` is over; `expires_up` is the same in seconds since the
     boot named `boot`, which no one can set (see `proxy.queue.expiry`).
+    `once` is an id under which the message is kept only once, however often it is handed in; ""
+    for mail that needs none. `refused` mail is kept as a dead letter from the beginning, and is not
+    in the form that goes to Postmark: nobody was there to hear that it was refused.
 
     `replaced` holds what header fields said before, `added` names those that the rule set: what
     another rule would have to take back.
@@ -71,6 +74,8 @@ class JobEnvelope:
     added: tuple[str, ...] = ()
     expires_up: float = 0.0
     boot: str = ""
+    once: str = ""
+    refused: bool = False
 
     def left(self, recipients: tuple[str, ...], replies: dict[str, str]) -> "JobEnvelope":
         """Return this envelope with only `recipients` left, and `replies` noted for them."""
@@ -104,6 +109,8 @@ _SHORT = {
     "added": "add",
     "expires_up": "up",
     "boot": "boot",
+    "once": "one",
+    "refused": "no",
 }
 # Names are short and defaults left out because every queued message pays for them in memory.
 _with_default = [

@@ -64,6 +64,11 @@ def fence_key(incarnation: str) -> str:
     return f"franker:commit:{incarnation}"
 
 
+ONCE = "franker:once"
+"""The sorted set of ids under which mail was kept that is kept only once, by Redis's time. Those
+whose clients have heard so are taken out again."""
+
+
 def results_key(job_id: str) -> str:
     """Return where RQ notes how its own runs of a job ended; it outlives the job."""
     return f"rq:results:{job_id}"

@@ -41,7 +41,8 @@ class Authority:
             signer = trustme.CA() if flaw == "untrusted" else self._ca
             names = ("elsewhere.invalid",) if flaw == "name" else _NAMES
             now = dt.datetime.now(dt.UTC)
-            ends = now - dt.timedelta(days=1) if flaw == "expired" else None
+            days = {"expired": -1, "ending": 10}.get(flaw)
+            ends = now + dt.timedelta(days=days) if days is not None else None
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             signer.issue_cert(*names, not_after=ends).configure_cert(context)

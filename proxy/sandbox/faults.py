@@ -41,8 +41,9 @@ Act = Literal[
     "blackhole",  # "connect": the port swallows packets, so that connecting times out
 ]
 
-Flaw = Literal["", "expired", "name", "untrusted"]
-"""What is wrong with a certificate: nothing, its dates, whom it names, who signed it."""
+Flaw = Literal["", "ending", "expired", "name", "untrusted"]
+"""What is wrong with a certificate: nothing, it is good for 10 days only, it is good no more, whom
+it names, who signed it."""
 
 PortState = Literal["", "refuse", "blackhole"]
 """What has become of a whole port: open, closed, swallowing packets."""
@@ -116,7 +117,8 @@ class Fault:
             self.at != "starttls" or not self.what or self.what not in get_args(Flaw)
         ):
             raise FaultError(
-                "do = 'certificate' goes with at = 'starttls' and what = expired, name or untrusted"
+                "do = 'certificate' goes with at = 'starttls'"
+                " and what = ending, expired, name or untrusted"
             )
         if self.at == "tls" and self.do not in ("drop", "reset", "hang"):
             raise FaultError("at = 'tls' goes with drop, reset or hang")

@@ -130,7 +130,7 @@ class Store:
     @property
     def messages(self) -> list[Taken]:
         """All messages kept, oldest first, whatever became of them."""
-        return [entry.taken for entry in self._entries]
+        return [entry.taken for entry in tuple(self._entries)]  # others look on from their threads
 
     def entries(self) -> list[Entry]:
         """All messages kept with the judgement on them, oldest first."""

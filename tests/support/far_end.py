@@ -138,14 +138,16 @@ class BackgroundFarEnd:
 
 @contextlib.contextmanager
 def background_far_end(
-    account: Account | None = None, **options: Any
+    account: Account | None = None, *, enter: Callable[[], None] | None = None, **options: Any
 ) -> Iterator[BackgroundFarEnd]:
-    """A far end in a thread of its own."""
+    """A far end in a thread of its own, which calls `enter` first (to change its network)."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="far-end", daemon=True)
     thread.start()
 
     async def make() -> FarEnd:
+        if enter is not None:
+            enter()
         far_end = FarEnd(account, **options)
         await far_end.start()
         return far_end

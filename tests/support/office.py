@@ -1,5 +1,7 @@
 """A whole installation at work: `franker run`, its real parts, and the far end it relays to."""
 
+import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +59,21 @@ class Office:
             _DEADLINE_S,
             "everything kept was sent",
         )
+
+    def pid_of(self, part: str) -> int:
+        """Return the process id of a part, once there is one that lives."""
+        found = 0
+
+        def lives() -> bool:
+            nonlocal found
+            said = json.loads((self.installation.data_dir / "run.json").read_text())
+            found = int(said["parts"][part]["pid"])
+            with contextlib.suppress(OSError):
+                return part.encode() in Path(f"/proc/{found}/cmdline").read_bytes()
+            return False
+
+        wait_for(lives, _DEADLINE_S, f"{part} runs")
+        return found
 
     def close(self) -> None:
         """End everything."""

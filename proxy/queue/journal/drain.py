@@ -96,7 +96,7 @@ class Drain:
         number = records[-1].number
         packed = pack_commit(_COMMIT.sha, fence.key, fence.epoch, number, records, now)
         applied, safe = await self._call(packed)
-        if applied != 1:
+        if applied == 0:
             fence.forget()
             raise FenceMovedError
         if not safe:

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from proxy.queue.apart import words_apart_in
 from proxy.queue.batch import Message
 
 _MAGIC = b"franker journal 1\n"
@@ -43,6 +44,11 @@ class Record:
     def size(self) -> int:
         """Octets that count for the size of a batch."""
         return len(self.body) + len(self.envelope)
+
+    @property
+    def apart(self) -> bytes:
+        """What `words_apart` says of it."""
+        return words_apart_in(self.envelope)
 
 
 @dataclass(frozen=True, slots=True)

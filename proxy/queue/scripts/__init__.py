@@ -40,6 +40,7 @@ _NAMES = {
     "UNTOLD": keys.untold_key(""),
     "TOLD": keys.TOLD,
     "BY_HAND": keys.BY_HAND,
+    "ONCE": keys.ONCE,
     "ALERTS": keys.ALERTS,
     "QUEUE_PREFIX": keys.QUEUE_PREFIX,
 }

@@ -1,0 +1,51 @@
+"""`sendmail -bs`: SMTP on standard input and output, with the proxy at the other end of it."""
+
+import os
+import select
+import time
+from collections.abc import Sequence
+
+from proxy.sendmail import wire
+
+EX_UNAVAILABLE = 69
+
+
+def pass_through(addresses: Sequence[str]) -> int:
+    """Carry octets between standard input, output and the proxy until it ends the dialog.
+
+    The proxy sees the user who runs this as its client, so that rules by user hold.
+    """
+    try:
+        connection = wire.connect(addresses, time.monotonic)
+    except wire.NotKeptError:
+        _write(b"421 4.3.2 Franker's proxy does not answer; try again later\r\n")
+        return EX_UNAVAILABLE
+    socket = connection.socket
+    socket.settimeout(None)
+    _write(connection.greeting + connection.unread)
+    sources = [0, socket.fileno()]
+    try:
+        while True:
+            ready, _, _ = select.select(sources, [], [])
+            if socket.fileno() in ready:
+                octets = socket.recv(65536)
+                if not octets:
+                    return 0
+                _write(octets)
+            if 0 in ready:
+                octets = os.read(0, 65536)
+                if octets:
+                    socket.sendall(octets)
+                else:
+                    sources.remove(0)
+                    socket.shutdown(wire.SHUT_WR)
+    except OSError:
+        return EX_UNAVAILABLE
+    finally:
+        connection.close()
+
+
+def _write(octets: bytes) -> None:
+    view = memoryview(octets)
+    while view:
+        view = view[os.write(1, view) :]

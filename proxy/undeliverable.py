@@ -1,0 +1,70 @@
+"""Mail that was refused when nobody was there to hear it: dead from the beginning. Pure."""
+
+from collections.abc import Mapping
+
+from proxy.mail.address import parse_mailboxes
+from proxy.mail.charset import decode_undeclared
+from proxy.mail.envelope import Envelope
+from proxy.mail.fields import Field, Header, parse, unfolded
+from proxy.mail.lines import canonical_lines
+from proxy.mail.postmark_fields import ID_FIELD
+from proxy.mail.words import decode_words
+from proxy.queue.job import JobEnvelope, RelayJob
+from proxy.routing import route
+from proxy.submission import Policy
+
+_HIDDEN = (b"bcc", b"resent-bcc")
+_OURS = (b"x-pm-", b"x-postmark-server-token")
+
+
+def dead_letter(
+    policy: Policy,
+    envelope: Envelope,
+    content: bytes,
+    replies: Mapping[str, str],
+    *,
+    message_id: str,
+    now: float,
+    owner: str = "",
+) -> RelayJob:
+    """Return the dead letter for the recipients in `replies`, each with the words of its refusal.
+
+    The rule that takes the message says whose it is and which stream's; without an owner it is
+    `owner`'s. The message stays as it came, but for Bcc and Postmark's own fields: today's rules
+    have to take it (`franker queue retry` has them look again) before it can go anywhere.
+    """
+    octets, _ = canonical_lines(content)
+    parsed = parse(octets)
+    mailboxes = parse_mailboxes(_text(parsed.first(b"from"), policy.charset))
+    subject = decode_words(_text(parsed.first(b"subject"), policy.charset))
+    chosen = route(policy.rules, envelope, mailboxes[0].address if mailboxes else "", subject)
+    fields: list[Field] = [
+        (name, value)
+        for name, value in parsed.fields
+        if name.lower() not in _HIDDEN and not name.lower().startswith(_OURS)
+    ]
+    header = Header(fields)
+    header.put_on_top(b"X-PM-Message-Stream", b" " + chosen.treatment.stream_id.encode("ascii"))
+    header.put_on_top(ID_FIELD, b" " + message_id.encode("ascii"))
+    return RelayJob(
+        id=message_id,
+        stream=chosen.stream,
+        envelope=JobEnvelope(
+            mail_from=envelope.reverse_path,
+            recipients=tuple(replies),
+            accepted_at=now,
+            reverse_path=envelope.reverse_path,
+            rule=chosen.rule,
+            owner=chosen.owner or owner,
+            notify=envelope.notify,
+            replies=dict(replies),
+            client=envelope.client.address,
+            once=envelope.once,
+            refused=True,
+        ),
+        body=header.octets() + b"\r\n" + parsed.body,
+    )
+
+
+def _text(value: bytes | None, charset: str) -> str:
+    return "" if value is None else decode_undeclared(unfolded(value), charset)

@@ -1,0 +1,283 @@
+"""What an installation of Franker changes on its host beside its own files, and how that is undone.
+
+`configure` after Franker's files are in place, at an installation and at each upgrade; `remove`
+before they go. Both are for root, ask nothing, and can be run again.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mta
+
+OPT = Path("/opt/franker")
+ETC = Path("/etc/franker")
+STATE = Path("/var/lib/franker")
+SOCKET_D = Path("/etc/systemd/system/franker-proxy.socket.d")
+TAKEN_OVER = OPT / "taken-over"
+"""What --take-over stopped, a unit a line, to be started again by `remove`."""
+
+SMTP_PORT, BESIDE_PORT = 25, 2525
+_PATIENCE_S = 30.0
+SENDMAIL = Path("/usr/sbin/sendmail")
+LINKS = (SENDMAIL, Path("/usr/bin/mailq"), Path("/usr/bin/newaliases"), Path("/usr/lib/sendmail"))
+OUR_SENDMAIL = OPT / "current/bin/franker-sendmail"
+
+
+class Trouble(Exception):
+    """It cannot be done; the text says why and what to do."""
+
+
+def succeeds(*command: str | Path) -> bool:
+    """Return whether `command` ends with exit code 0."""
+    return not subprocess.run(command, check=False).returncode
+
+
+def run(*command: str | Path) -> None:
+    """Run `command`.
+
+    Raises:
+        Trouble: it failed.
+    """
+    if not succeeds(*command):
+        raise Trouble(f"this failed: {' '.join(map(str, command))}")
+
+
+def booted() -> bool:
+    """Return whether systemd runs here now, and not only after the next boot (sd_booted(3))."""
+    return Path("/run/systemd/system").is_dir()
+
+
+# Port 25
+
+
+def give_port(*, take_over: bool) -> tuple[int, str]:
+    """Decide on which port systemd listens; return it, and who holds port 25 otherwise, in words.
+
+    Raises:
+        Trouble: whoever holds port 25 cannot be stopped, or its queue still holds mail.
+    """
+    ours = succeeds("systemctl", "is-active", "--quiet", "franker-proxy.socket")
+    if ours and not (SOCKET_D / "port.conf").exists():
+        return SMTP_PORT, ""
+    if mta.is_free(SMTP_PORT):
+        return SMTP_PORT, ""
+    held = mta.holder(SMTP_PORT)
+    if not take_over:
+        return BESIDE_PORT, str(held or "a program that cannot be seen from here")
+    if held is None or not held.unit:
+        raise Trouble(f"port 25 is held by {held}, which no unit of systemd runs: stop it first")
+    TAKEN_OVER.parent.mkdir(parents=True, exist_ok=True)
+    with TAKEN_OVER.open("a", encoding="utf-8") as file:
+        file.write(f"{held.unit}\n")
+    run("systemctl", "disable", "--now", held.unit)
+    deadline = time.monotonic() + _PATIENCE_S
+    while not mta.is_free(SMTP_PORT) and time.monotonic() < deadline:
+        time.sleep(0.1)  # of a unit that is only a part of it, nobody awaits the end
+    if not mta.is_free(SMTP_PORT):
+        raise Trouble(f"{held.unit} was stopped, but port 25 is held by {mta.holder(SMTP_PORT)}")
+    print(f"Port 25 was {held}'s, which is stopped and disabled.")
+    return SMTP_PORT, ""
+
+
+def write_addresses(port: int) -> bool:
+    """Make the socket unit listen on what this host has; return whether that has changed."""
+    hosts = ["127.0.0.1"]
+    if Path("/proc/net/if_inet6").exists():  # else the kernel has no IPv6 and the unit would fail
+        hosts.append("[::1]")
+    drop_in = SOCKET_D / "port.conf"
+    usual = port == SMTP_PORT and len(hosts) == 2
+    before = drop_in.read_text(encoding="utf-8") if drop_in.exists() else ""
+    after = ""
+    if not usual:
+        after = "# Written by Franker's installation, which looks again each time it is run.\n"
+        after += "[Socket]\nListenStream=\n"
+        after += "".join(f"ListenStream={host}:{port}\n" for host in hosts)
+    if after == before:
+        return False
+    if usual:
+        drop_in.unlink()
+        with contextlib.suppress(OSError):  # another drop-in is there
+            SOCKET_D.rmdir()
+    else:
+        SOCKET_D.mkdir(parents=True, exist_ok=True)
+        drop_in.write_text(after, encoding="utf-8")
+    return True
+
+
+# /usr/sbin/sendmail
+
+
+def link_sendmail(*, take_over: bool) -> str:
+    """Link Franker's sendmail where nothing is, or all is taken over; return who else has it."""
+    if not OUR_SENDMAIL.exists():
+        return ""
+    if _is_ours(SENDMAIL):
+        return ""
+    if SENDMAIL.exists() and not take_over:
+        return mta.owner(str(SENDMAIL)) or str(SENDMAIL.resolve())
+    for link in LINKS:
+        if _is_ours(link):
+            continue
+        if link.exists() or link.is_symlink():
+            if not take_over:
+                continue
+            run("dpkg-divert", "--quiet", "--local", "--rename", "--add", link)
+        link.symlink_to(OUR_SENDMAIL)
+    return ""
+
+
+def unlink_sendmail() -> None:
+    """Take Franker's links away, and put back what was there before them."""
+    for link in LINKS:
+        if _is_ours(link):
+            link.unlink()
+        diverted = subprocess.run(
+            ["/usr/bin/dpkg-divert", "--listpackage", link],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if (
+            diverted.stdout.strip() == "LOCAL"
+            and Path(f"{link}.distrib").is_symlink() | Path(f"{link}.distrib").exists()
+        ):
+            run("dpkg-divert", "--quiet", "--local", "--rename", "--remove", link)
+
+
+def _is_ours(link: Path) -> bool:
+    return link.is_symlink() and str(link.readlink()) == str(OUR_SENDMAIL)
+
+
+# Configuration
+
+
+def write_configuration(example: Path) -> list[str]:
+    """Put a first configuration in place, never over one that is there; return what to do yet."""
+    file = ETC / "franker.toml"
+    alias = mta.root_alias()
+    if not file.exists():
+        text = example.read_text(encoding="utf-8")
+        if alias:
+            line = f'# As `root:` in /etc/aliases says.\npostmaster = "{alias}"\n'
+            text = re.sub(r'^postmaster = ""\n', line, text, flags=re.MULTILINE)
+            print(f"Mail for root and others of this host goes to {alias}, as in /etc/aliases.")
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o644)  # secrets are named in it, never written
+    to_do = []
+    text = file.read_text(encoding="utf-8", errors="replace")
+    if not re.search(r'^\s*(postmaster|aliases_file)\s*=\s*"[^"]', text, re.MULTILINE):
+        what = "cron's mail, and all for root and other users of this host, is refused until\n"
+        what += f"local.postmaster in {file} says where it goes"
+        if alias:
+            what += f"; /etc/aliases says {alias}"
+        to_do.append(what)
+    if not re.search(r'^\s*(from|domain)\s*=\s*"[^"]', text, re.MULTILINE):
+        what = f"mail from a bare root@{os.uname().nodename}, such as cron's, is refused until\n"
+        what += f"local.from in {file} has an address that Postmark knows as yours"
+        to_do.append(what)
+    needs_secret = re.search(r'^[^#\n]*credential\s*=\s*"secret_postmark"', text, re.MULTILINE)
+    if needs_secret and not (ETC / "secrets/postmark").exists():
+        what = "nothing leaves yet, all mail is kept: write Postmark's server API token into\n"
+        what += f"{ETC}/secrets/postmark, then: systemctl restart 'franker-worker@*'"
+        to_do.append(what)
+    return to_do
+
+
+# All of it
+
+
+def configure(*, first: bool, take_over: bool, package: bool) -> int:
+    """Set up all that Franker needs of this host, start it, and say what holds; return 0 or 1."""
+    run("systemd-sysusers", "franker.conf")
+    run("systemd-tmpfiles", "--create", "franker.conf")
+    to_do = write_configuration(OPT / "current/share/franker/franker.toml")
+    port, held_by = give_port(take_over=take_over) if booted() else (SMTP_PORT, "")
+    moved = write_addresses(port)
+    sendmail_of = link_sendmail(take_over=take_over)
+    if first:
+        run("systemctl", "--quiet", "enable", "franker.target")
+    if booted():
+        _start(moved=moved, package=package)
+    where = f"127.0.0.1:{port} and [::1]:{port}"
+    print(
+        f"Franker takes mail at {where} and keeps it."
+        if booted()
+        else f"Franker starts at the next boot and takes mail at {where}."
+    )
+    if held_by:
+        to_do.append(f"port 25 is held by {held_by}{_how(package=package)}")
+    if sendmail_of:
+        to_do.append(f"{SENDMAIL} is still {sendmail_of}'s{_how(package=package)}")
+    if to_do:
+        print("\nLeft to do:")
+    for what in to_do:
+        print(f"  - {what.replace(chr(10), chr(10) + '    ')}")
+    print("\nAs root: franker check, franker queue list, journalctl --unit 'franker-*'")
+    return 0
+
+
+def _how(*, package: bool) -> str:
+    if package:
+        return ":\n    stop it, then: dpkg-reconfigure franker"
+    return ":\n    systemd/install --take-over gives it to Franker, --uninstall gives it back"
+
+
+def _start(*, moved: bool, package: bool) -> None:
+    run("systemctl", "daemon-reload")
+    if moved:
+        run("systemctl", "stop", "franker-proxy.service", "franker-proxy.socket")
+    if package:  # asks policy-rc.d
+        run("deb-systemd-invoke", "restart", "franker.target")
+    else:
+        run("systemctl", "restart", "franker.target")
+    asleep = [
+        unit
+        for unit in ("franker-proxy.socket", "franker-proxy.service", "franker-worker@1.service")
+        if not succeeds("systemctl", "is-active", "--quiet", unit)
+    ]
+    if asleep and not package:
+        raise Trouble(f"not running: {', '.join(asleep)}; journalctl --unit 'franker-*' says why")
+
+
+def remove(*, package: bool) -> int:
+    """Stop Franker and take back all that `configure` has done; mail and configuration stay."""
+    if booted():
+        succeeds("systemctl", "stop", "franker*")
+    if not package:
+        succeeds("systemctl", "--quiet", "disable", "franker.target")
+    unlink_sendmail()
+    with contextlib.suppress(FileNotFoundError):
+        (SOCKET_D / "port.conf").unlink()
+        SOCKET_D.rmdir()
+    units = TAKEN_OVER.read_text(encoding="utf-8").split() if TAKEN_OVER.exists() else []
+    for unit in units:
+        run("systemctl", "enable", *(["--now"] if booted() else []), unit)
+    TAKEN_OVER.unlink(missing_ok=True)
+    return 0
+
+
+def main() -> int:
+    """Do what the command line says; return the exit code."""
+    arguments = argparse.ArgumentParser(prog="host.py")
+    arguments.add_argument("what", choices=("configure", "remove"))
+    arguments.add_argument("--first", action="store_true", help="not an upgrade")
+    arguments.add_argument("--take-over", action="store_true", help="port 25 and sendmail, too")
+    arguments.add_argument("--package", action="store_true", help="for dpkg")
+    given = arguments.parse_args()
+    try:
+        if given.what == "remove":
+            return remove(package=given.package)
+        return configure(first=given.first, take_over=given.take_over, package=given.package)
+    except (Trouble, OSError) as trouble:
+        print(f"franker: {trouble}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""On a host whose port 25 and sendmail are another program's."""
+
+import pytest
+
+from tests.boot.programs import raw
+from tests.boot.site import Site
+
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
+
+
+def test_beside_postfix_nothing_of_its_is_changed_and_it_is_named(
+    site_with_postfix: Site,
+) -> None:
+    site = site_with_postfix
+    machine = site.machine
+    sendmail = machine.tell("md5sum /usr/sbin/sendmail")
+    said = machine.run(f"{site.installer} {site.wheel}", timeout=300).stdout
+    assert "port 25 is held by postfix's /usr/lib/postfix/sbin/master" in said
+    assert "postfix.service" in said
+    assert "/usr/sbin/sendmail is still postfix's" in said
+    assert "--take-over" in said
+    assert machine.tell("md5sum /usr/sbin/sendmail") == sendmail
+    assert machine.tell("systemctl is-active postfix") == "active"
+    site.give_token()
+    assert raw(site, "beside", port=2525).startswith("250 2.0.0 Ok: queued as ")
+    site.arrived("beside")
+
+
+def test_postfix_s_queue_stops_a_take_over(site_with_postfix: Site) -> None:
+    site = site_with_postfix
+    machine = site.machine
+    machine.run("postconf -e relayhost=[127.0.0.9]:26 defer_transports=smtp")
+    machine.run("systemctl reload postfix; echo x | /usr/sbin/sendmail a@example.net")
+    machine.until("mailq | grep -q a@example.net")
+    done = machine.run(f"{site.installer} --take-over {site.wheel}", check=False)
+    assert done.returncode == 1
+    assert "postfix 1" in done.stderr
+    assert machine.tell("systemctl is-active postfix") == "active"
+    machine.run("postsuper -d ALL")
+
+
+def test_taken_over_all_is_franker_s_until_it_is_removed(site_with_postfix: Site) -> None:
+    site = site_with_postfix
+    machine = site.machine
+    sendmail = machine.tell("md5sum < /usr/sbin/sendmail")
+    said = machine.run(f"{site.installer} --take-over {site.wheel}", timeout=300).stdout
+    assert "which is stopped and disabled" in said
+    assert machine.tell("systemctl is-enabled postfix") == "disabled"
+    assert raw(site, "taken over").startswith("250 2.0.0 Ok: queued as ")
+    site.arrived("taken over")
+    command = "printf 'From: a@example.com\\nSubject: by sendmail\\n\\nx\\n'"
+    machine.run(f"{command} | /usr/sbin/sendmail a@example.net", user="daemon")
+    site.arrived("by sendmail")
+
+    machine.run(f"{site.installer} --uninstall")
+    assert machine.tell("md5sum < /usr/sbin/sendmail") == sendmail
+    assert machine.tell("systemctl is-enabled postfix") == "enabled"
+    machine.until("ss -tlnp | grep -q ':25 .*master'")
+    assert machine.tell("dpkg-divert --list '*sendmail*'") == ""
+
+
+def test_the_package_is_not_installed_over_a_queue_that_holds_mail(
+    site_with_postfix: Site,
+) -> None:
+    site = site_with_postfix
+    machine = site.machine
+    package = machine.run(f"/srv/franker/packaging/deb {site.wheel}", timeout=300).stdout.strip()
+    machine.run("echo x | /usr/sbin/sendmail a@example.net")
+    machine.until("mailq | grep -q a@example.net")
+    install = "DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes"
+    done = machine.run(f"{install} {package}", check=False, timeout=300)
+    assert done.returncode != 0
+    assert "mail still waits in the queue of another program" in done.stdout + done.stderr
+    assert machine.tell("/srv/franker/systemd/waiting") == "postfix 1"
+    machine.run("find /var/spool/postfix/deferred -type f -delete")
+    machine.run(f"{install} {package}", timeout=300)
+    assert machine.tell("systemctl is-active franker-proxy") == "active"

@@ -1,0 +1,327 @@
+"""The compose file on a real engine: mail goes through, a worker is killed, mail goes through."""
+
+import json
+import os
+import signal
+import smtplib
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.sandbox.account import TOKEN
+from tests.boot.engine import (
+    IMAGE,
+    WATCHER,
+    Engine,
+    EngineMissing,
+    missing_tools,
+    running_engine,
+)
+from tests.support.far_end import BackgroundFarEnd, background_far_end
+from tests.support.forwarding import Forwarding
+from tests.support.processes import ROOT, free_port
+from tests.support.waiting import wait_for
+
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(1200)]
+
+PROJECT = "frankertest"
+USER = 10025
+GATEWAY = "10.231.201.1"
+SOON_S = 60.0
+_PORTS = (587, 2525, 25)
+
+SPEAK = """
+import smtplib, sys
+client = smtplib.SMTP()
+code, text = client.connect(sys.argv[1], 25)
+print(code, text.decode())
+if code == 220:
+    client.sendmail("app@example.com", ["inside@example.net"], b"Subject: y\\r\\n\\r\\n")
+"""
+
+
+class Stack:
+    """The compose file's services, relaying to a far end that they believe to be Postmark."""
+
+    def __init__(self, engine: Engine, folder: Path, far_end: BackgroundFarEnd) -> None:
+        self.engine = engine
+        self.far_end = far_end
+        self.smtp_port = free_port()
+        self.prometheus_port, self.alertmanager_port = free_port(), free_port()
+        self.trial_port = free_port()
+        token = folder / "token"
+        token.write_text(f"{TOKEN}\n")
+        token.chmod(0o400)
+        os.chown(token, USER, USER)
+        authority = folder / "ca.pem"
+        authority.write_bytes(far_end.ca_file.read_bytes())
+        authority.chmod(0o444)
+        folder.chmod(0o755)
+        over = {
+            "services": {
+                "worker": {
+                    "environment": {"FRANKER_POSTMARK__CA_FILE": "/run/ca.pem"},
+                    "volumes": [f"{authority}:/run/ca.pem:ro"],
+                    "extra_hosts": [f"smtp.postmarkapp.com:{GATEWAY}"],
+                },
+                "alertmanager": {"entrypoint": ["prometheus-alertmanager"]},
+            },
+            "networks": {
+                "out": {"ipam": {"config": [{"subnet": "10.231.201.0/24", "gateway": GATEWAY}]}}
+            },
+        }
+        self._over = folder / "over.yml"
+        self._over.write_text(json.dumps(over))  # which is YAML, too
+        self._environ = {
+            "COMPOSE_PROJECT_NAME": PROJECT,
+            "FRANKER_IMAGE": IMAGE,
+            "FRANKER_SMTP_PORT": str(self.smtp_port),
+            "FRANKER_TRIAL_PORT": str(self.trial_port),
+            "FRANKER_SUBNET": "10.231.200.0/24",
+            "POSTMARK_SERVER_TOKEN_FILE": str(token),
+            "PROMETHEUS_IMAGE": WATCHER,
+            "PROMETHEUS_PORT": str(self.prometheus_port),
+            "ALERTMANAGER_IMAGE": WATCHER,
+            "ALERTMANAGER_PORT": str(self.alertmanager_port),
+        }
+
+    def compose(self, *arguments: str) -> str:
+        files = [f"--file={ROOT / 'docker-compose.yml'}", f"--file={self._over}"]
+        return self.engine.compose(*files, *arguments, environ=self._environ)
+
+    def up(self, *arguments: str, workers: int = 2) -> None:
+        self.compose("up", "--detach", "--no-build", f"--scale=worker={workers}", *arguments)
+
+    def containers(self, service: str) -> list[str]:
+        return self.compose("ps", "--quiet", service).split()
+
+    def until_healthy(self, service: str, count: int = 1) -> None:
+        def healthy() -> bool:
+            states = [self.engine.inspect(one)["State"] for one in self.containers(service)]
+            good = [state for state in states if state.get("Health", {}).get("Status") == "healthy"]
+            return len(good) >= count
+
+        try:
+            wait_for(healthy, 2 * SOON_S, f"{count} healthy of {service}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    def logs(self) -> str:
+        return self.compose("logs", "--no-color", "--tail=40")
+
+    def send(self, recipient: str, port: int = 0) -> None:
+        with smtplib.SMTP("127.0.0.1", port or self.smtp_port, timeout=30) as client:
+            content = f"From: app@example.com\r\nTo: {recipient}\r\nSubject: x\r\n\r\nHello\r\n"
+            client.sendmail("app@example.com", [recipient], content)
+
+    def arrives(self, recipient: str, timeout: float = SOON_S) -> None:
+        try:
+            wait_for(lambda: self.far_end.to(recipient), timeout, f"mail to {recipient}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    def speak(self, network: str, host: str) -> str:
+        """Return what a container in `network` is told when it connects to port 25 of `host`."""
+        where = [f"--network={PROJECT}_{network}", "--entrypoint=python3"]
+        return self.engine.docker("run", "--rm", *where, IMAGE, "-c", SPEAK, host)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    if lacking := missing_tools():
+        pytest.skip(lacking)
+    with ExitStack() as stack:
+        try:
+            one = stack.enter_context(running_engine())
+        except EngineMissing as error:
+            pytest.skip(str(error))
+        one.build_image(os.environ.get("BOOT_SUITE", "bookworm"))
+        yield one
+
+
+@pytest.fixture(scope="module")
+def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Proxy, two workers and Redis, all healthy."""
+    folder = tmp_path_factory.mktemp("compose")
+    with background_far_end() as far_end, ExitStack() as exits:
+        one = Stack(engine, folder, far_end)
+        exits.callback(one.compose, "--profile=monitoring", "--profile=sandbox", "down", "-v")
+        # Makes the networks, so that the far end can have its door there before anybody knocks.
+        one.compose("up", "--no-start", "--no-build", "--scale=worker=2")
+        door = Forwarding(GATEWAY, dict(zip(_PORTS, far_end.ports, strict=True)))
+        exits.callback(door.close)
+        one.up()
+        for service, count in (("redis", 1), ("proxy", 1), ("worker", 2)):
+            one.until_healthy(service, count)
+        yield one
+
+
+def test_the_image_is_small_and_not_roots(engine: Engine) -> None:
+    image = engine.inspect(IMAGE)
+    ours = image["Size"] - engine.inspect("franker-test/base")["Size"]
+    print(f"the image: {image['Size'] / 1e6:.0f} MB, of these {ours / 1e6:.0f} MB above Debian")
+    assert ours < 150e6
+    assert image["Config"]["User"] == f"{USER}:{USER}"
+    found = engine.docker("run", "--rm", "--network=none", "--entrypoint=id", IMAGE, "-u")
+    assert found.strip() == str(USER)
+
+
+def test_the_image_holds_no_tool_to_install_more(engine: Engine) -> None:
+    look = "import importlib.util as u; print([n for n in ('pip', 'setuptools') if u.find_spec(n)])"
+    python = "--entrypoint=/opt/franker/bin/python"
+    assert engine.docker("run", "--rm", python, "--network=none", IMAGE, "-c", look) == "[]\n"
+
+
+def test_mail_of_this_host_goes_through(stack: Stack) -> None:
+    stack.send("host@example.net")
+    stack.arrives("host@example.net")
+
+
+def test_mail_of_a_container_goes_through(stack: Stack) -> None:
+    assert stack.speak("mail", "proxy").startswith("220 ")
+    stack.arrives("inside@example.net")
+
+
+@pytest.mark.parametrize("network", ["watch"])
+def test_who_is_in_another_network_is_refused(stack: Stack, network: str) -> None:
+    assert stack.speak(network, "proxy").startswith("554 ")
+
+
+def test_an_image_without_settings_lets_nobody_in(stack: Stack) -> None:
+    name = f"{PROJECT}_alone"
+    # Alone it is `franker run`: everything, with a Redis of its own.
+    network = f"--network={PROJECT}_mail"
+    stack.engine.docker("run", "--detach", f"--name={name}", network, IMAGE)
+    try:
+        wait_for(lambda: "Franker is ready" in stack.engine.docker("logs", name), SOON_S)
+        assert stack.speak("mail", name).startswith("554 ")
+    finally:
+        stack.engine.docker("rm", "--force", "--volumes", name)
+
+
+def test_its_parts_run_with_nothing_that_they_do_not_need(stack: Stack) -> None:
+    for service in ("proxy", "worker", "redis"):
+        host = stack.engine.inspect(stack.containers(service)[0])["HostConfig"]
+        assert host["ReadonlyRootfs"], service
+        assert host["CapDrop"] == ["ALL"], service
+        assert "no-new-privileges:true" in host["SecurityOpt"], service
+    assert stack.engine.inspect(stack.containers("redis")[0])["HostConfig"]["NetworkMode"] == "none"
+
+
+def test_the_token_is_in_no_container_s_environment(stack: Stack) -> None:
+    for service in ("proxy", "worker", "redis"):
+        assert TOKEN not in json.dumps(stack.engine.inspect(stack.containers(service)[0]))
+
+
+def test_commands_work_in_a_container(stack: Stack) -> None:
+    said = stack.compose("exec", "-T", "proxy", "franker", "queue", "list")
+    assert "Nothing is kept" in said
+    found = json.loads(stack.compose("exec", "-T", "worker", "franker", "check", "--json"))
+    store = next(one for one in found if one["what"] == "store")
+    assert store["state"] == "ok"
+
+
+def test_a_worker_is_killed_and_mail_goes_through(stack: Stack) -> None:
+    first = [f"before{number}@example.net" for number in range(30)]
+    for recipient in first:
+        stack.send(recipient)
+    victim = stack.engine.inspect(stack.containers("worker")[0])
+    os.kill(victim["State"]["Pid"], signal.SIGKILL)
+    then = [f"after{number}@example.net" for number in range(30)]
+    for recipient in then:
+        stack.send(recipient)
+    for recipient in (*first, *then):
+        stack.arrives(recipient, 2 * SOON_S)
+    wait_for(
+        lambda: stack.engine.inspect(victim["Id"])["RestartCount"] > victim["RestartCount"],
+        SOON_S,
+        "the engine starts the worker again",
+    )
+    stack.until_healthy("worker", 2)
+
+
+def test_redis_is_killed_and_mail_goes_through(stack: Stack) -> None:
+    redis = stack.engine.inspect(stack.containers("redis")[0])
+    os.kill(redis["State"]["Pid"], signal.SIGKILL)
+    recipients = [f"store{number}@example.net" for number in range(10)]
+    for recipient in recipients:
+        stack.send(recipient)
+    for recipient in recipients:
+        stack.arrives(recipient, 2 * SOON_S)
+    stack.until_healthy("proxy")
+
+
+def test_there_may_be_more_workers_at_any_time(stack: Stack) -> None:
+    stack.up(workers=3)
+    stack.until_healthy("worker", 3)
+    stack.send("scaled@example.net")
+    stack.arrives("scaled@example.net")
+    stack.up(workers=2)
+
+
+def test_prometheus_finds_every_proxy_and_every_worker(stack: Stack) -> None:
+    stack.engine.build_watcher()
+    stack.up("redis", "proxy", "worker", "prometheus", "alertmanager")
+
+    def ask(path: str) -> Any:
+        address = f"http://127.0.0.1:{stack.prometheus_port}/api/v1/{path}"
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return json.load(answer)["data"]
+        except OSError:
+            return None
+
+    def up() -> list[str]:
+        found = ask("query?query=up%20==%201") or {"result": []}
+        return sorted(one["metric"]["job"] for one in found["result"])
+
+    expected = ["franker-proxy", "franker-worker", "franker-worker"]
+    wait_for(lambda: up() == expected, 2 * SOON_S, "all are scraped")
+    assert [group["name"] for group in ask("rules")["groups"]] == ["franker", "franker-recording"]
+    assert [one["url"] for one in ask("alertmanagers")["activeAlertmanagers"]]
+
+
+def _ends(stack: Stack, service: str) -> tuple[float, int]:
+    """Stop the first container of `service`; return after how many seconds it ended, and how."""
+    container = stack.containers(service)[0]
+    began = time.monotonic()
+    stack.engine.docker("stop", "--time=60", container)
+    seconds = time.monotonic() - began
+    return seconds, stack.engine.inspect(container)["State"]["ExitCode"]
+
+
+@pytest.mark.parametrize("service", ["worker", "proxy", "redis"])
+def test_sigterm_ends_each_part_in_order_within_15_seconds(stack: Stack, service: str) -> None:
+    seconds, code = _ends(stack, service)
+    assert (seconds < 15, code) == (True, 0), seconds
+
+
+def test_mail_that_waits_outlives_the_containers(stack: Stack) -> None:
+    stack.up()
+    stack.until_healthy("proxy")
+    stack.up(workers=0)
+    stack.send("kept@example.net")
+    stack.compose("--profile=monitoring", "down")
+    assert not stack.far_end.to("kept@example.net")
+    stack.up()  # the networks are others now; the far end's door listens on the same address
+    stack.arrives("kept@example.net")
+    assert len(stack.far_end.to("kept@example.net")) == 1
+
+
+def test_the_sandbox_is_a_world_of_its_own(stack: Stack) -> None:
+    stack.up("sandbox")
+
+    def says(text: str) -> None:
+        wait_for(lambda: text in stack.compose("logs", "--no-color", "sandbox"), SOON_S, text)
+
+    says("Franker is ready")
+    stack.send("trial@example.net", stack.trial_port)
+    says("app@example.com -> trial@example.net")
+    assert not stack.far_end.to("trial@example.net")
+    stack.until_healthy("sandbox")
+    assert _ends(stack, "sandbox")[1] == 0
