@@ -27,7 +27,7 @@ from proxy.queue.connection import open_redis
 from proxy.queue.depths import feed_depths
 from proxy.queue.holdings import Holdings, look_after
 from proxy.queue.notes import log_by_hand
-from proxy.reloading import Reloading
+from proxy.reloading import Reloading, listen
 from proxy.web import HttpServer, serve_http
 from proxy.web.server import HttpError
 
@@ -62,12 +62,11 @@ async def serve(
     stopping, hung_up = stop or asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
-        signals = {signal.SIGTERM: stopping, signal.SIGINT: stopping}
-        if reread is not None:
-            signals[signal.SIGHUP] = hung_up
-        for number, event in signals.items():
-            loop.add_signal_handler(number, event.set)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
             stack.callback(loop.remove_signal_handler, number)
+        if reread is not None:
+            listen(hung_up)
         streams = list(settings.streams)
         try:
             commit = await _open_store(settings, data_dir, streams, stack)

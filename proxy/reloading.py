@@ -2,12 +2,26 @@
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 
 from proxy import log
 from proxy.config import ConfigError, Loaded, Settings, as_far_as_possible, changed_keys
 from proxy.log import systemd
 from proxy.metrics.config_state import ConfigState
+
+_HANG_UP = {signal.SIGHUP}
+
+
+def put_off() -> None:
+    """Let a SIGHUP wait until somebody listens: one that comes early would end the process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HANG_UP)
+
+
+def listen(asked: asyncio.Event) -> None:
+    """Set `asked` at each SIGHUP, and now if one has waited."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANG_UP)
 
 
 class Unusable(Exception):

@@ -14,7 +14,7 @@ from proxy.alerts import View, open_alerts
 from proxy.config import Loaded, Settings, told_nobody, usable_data_dir
 from proxy.log import systemd
 from proxy.metrics import relaying
-from proxy.reloading import Reloading
+from proxy.reloading import Reloading, listen
 from proxy.web.server import HttpError, HttpServer, serve_http
 from worker import troubles
 from worker.channel import Channel
@@ -224,7 +224,7 @@ async def serve(
         loop.add_signal_handler(signum, relay.stop)
     hung_up = asyncio.Event()
     if reread is not None:
-        loop.add_signal_handler(signal.SIGHUP, hung_up.set)
+        listen(hung_up)
     http = await _serve_http(settings, number, relay)
     starting = asyncio.create_task(claims.start())
     stopped = asyncio.create_task(relay.stopped())

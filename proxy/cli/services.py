@@ -102,7 +102,9 @@ def proxy(config: Path | None) -> None:
     """Take mail by SMTP and keep it. SIGHUP lets it read its configuration again."""
     from proxy.config import load_again
     from proxy.daemon import serve
+    from proxy.reloading import put_off
 
+    put_off()
     loaded = load(config)
     data_dir_of(loaded.settings)
     reread = partial(load_again, loaded, config, os.environ)
@@ -127,8 +129,10 @@ def worker(config: Path | None, number: int) -> None:
     """
     from proxy import log
     from proxy.config import load_again
+    from proxy.reloading import put_off
     from worker.daemon import serve
 
+    put_off()
     loaded = load(config)
     data_dir_of(loaded.settings)
     log.setup(loaded.settings.log)
