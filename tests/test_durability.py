@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.queue.capacity import Room, memory_here, room_for_mail
+from proxy.queue.capacity import Room, memory_here, octets_of_mail, room_for_mail
 from proxy.queue.durability import Durability, judge, parse_info
 
 SETTINGS = {
@@ -77,12 +77,30 @@ def test_the_memory_limit_is_what_was_asked_or_a_share_of_what_there_is(
 
 
 def test_only_mail_counts_against_the_limit_and_everything_against_that_of_redis():
-    info = {"used_memory": "1000", "used_memory_startup": "700", "mem_clients_normal": "50"}
+    info = {"used_memory": "1000", "used_memory_startup": "700", "used_memory_dataset": "250"}
     assert room_for_mail(600, info, private=True, here=0) == Room(250, 600, "redis.max_memory")
     tight = room_for_mail(600, info | {"maxmemory": "1200"}, private=True, here=0)
     assert (tight.used, tight.limit, tight.key) == (1000, 1080, "90% of Redis's maxmemory")
     assert tight.is_servers
     assert not room_for_mail(600, info | {"maxmemory": "9000"}, private=True, here=0).is_servers
+
+
+@pytest.mark.parametrize(
+    ("info", "mail"),
+    [
+        # Six messages of 4 MB, as the servers said it: a client's buffer holds the last of them,
+        # Lua two. Redis 8 alone counts its Lua.
+        ({"used_memory": "30711904", "used_memory_dataset": "25604856"}, 25604856),  # Redis 7.0.15
+        ({"used_memory": "38944000", "used_memory_dataset": "25966088"}, 25966088),  # Redis 8.0.2
+        ({"used_memory": "29477080", "used_memory_dataset": "24464464"}, 24464464),  # Valkey 9
+        # A buffer that was just freed is still taken off, and the server's number has no sign.
+        ({"used_memory": "1385888", "used_memory_dataset": str(2**64 - 3_000_000)}, 0),
+        ({"used_memory": "1385888"}, 1385888),  # a server that does not tell
+        ({}, 0),
+    ],
+)
+def test_what_counts_as_mail_is_what_the_server_counts_as_data(info: dict[str, str], mail: int):
+    assert octets_of_mail(info) == mail
 
 
 def test_a_store_is_full_when_next_to_nothing_fits():

@@ -11,12 +11,13 @@ class Store:
     """A server that uses as much memory as it is told."""
 
     used = ROOMY
+    own = 0
 
     async def settings(self) -> dict[str, str]:
         return {}
 
     async def info(self) -> dict[str, str]:
-        return {"used_memory": str(self.used)}
+        return {"used_memory": str(self.used), "maxmemory": str(self.own)}
 
 
 class Watched:
@@ -66,3 +67,24 @@ async def test_room_that_comes_and_goes_is_one_story_and_mail_is_taken_meanwhile
     assert await watched.see(49, ROOMY) == []
     assert await watched.see(50, ROOMY) == ["store_has_room"]
     assert await watched.see(51, ROOMY) == []
+
+
+def fitting(watch: StoreWatch, octets: int) -> int:
+    """Return how many messages of so many octets have room until the next look."""
+    count = 0
+    while watch.has_room(octets):
+        count += 1
+    return count
+
+
+async def test_what_comes_between_two_looks_counts_twice_against_the_servers_own_limit(
+    watched: Watched,
+) -> None:
+    await watched.see(0, ROOMY)
+    assert fitting(watched.watch, 99_000) == 49  # 5 MB are left of redis.max_memory
+    watched.store.own = 10_000_000
+    await watched.see(1, ROOMY)
+    assert fitting(watched.watch, 99_000) == 20  # 4 MB of the server's
+    await watched.see(2, ROOMY)
+    assert watched.watch.has_room(3_900_000)  # the first always, if there is room for it
+    assert not watched.watch.has_room(100)

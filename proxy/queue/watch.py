@@ -11,7 +11,13 @@ from redis.exceptions import ResponseError
 from proxy.log import events
 from proxy.metrics import intake
 from proxy.queue import refusal
-from proxy.queue.capacity import Room, memory_here, no_room_on_disk, room_for_mail
+from proxy.queue.capacity import (
+    Room,
+    memory_here,
+    no_room_on_disk,
+    octets_of_mail,
+    room_for_mail,
+)
 from proxy.queue.durability import Durability, judge
 from proxy.queue.refusal import NotKept
 from proxy.queue.store import StoreConnection
@@ -21,7 +27,7 @@ VERIFY_EVERY_S = 10.0
 COMES_AND_GOES_S = 10.0
 """A store that is full again within so many seconds is said to have room when it had as long."""
 _TIDY_FROM = 16_000_000  # octets of the append-only file: read in a tenth of a second
-_TIDY_RATIO = 4  # to the memory in use
+_TIDY_RATIO = 4  # to the memory that the mail takes
 _PER_MESSAGE = 1024  # octets beside body and envelope, for the estimate between two inspections
 
 
@@ -77,11 +83,15 @@ class StoreWatch:
         return self._room is not None and self._room.is_servers
 
     def has_room(self, octets: int) -> bool:
-        """Return whether a message of so many octets may come, and count it as there if so."""
+        """Return whether a message of so many octets may come, and count it as there if so.
+
+        Against the server's own limit what has come counts twice until the next look: there the
+        clients' buffers are counted, too, and Redis 8 counts what its Lua still holds of it.
+        """
         cost = octets + _PER_MESSAGE
         if self._room is not None and self._added + cost > self._room.left:
             return False
-        self._added += cost
+        self._added += 2 * cost if self.server_is_short else cost
         return True
 
     def found_no_room(self, octets: int) -> str:
@@ -170,6 +180,6 @@ class StoreWatch:
         busy = (
             info.get("aof_rewrite_in_progress") != "0" or info.get("aof_rewrite_scheduled") != "0"
         )
-        if size > max(_TIDY_FROM, _TIDY_RATIO * int(info.get("used_memory", "0"))) and not busy:
+        if size > max(_TIDY_FROM, _TIDY_RATIO * octets_of_mail(info)) and not busy:
             with contextlib.suppress(ResponseError):
                 await store.command("BGREWRITEAOF")
