@@ -186,35 +186,6 @@ async def test_it_is_kept_once_when_it_never_arrived_and_the_client_was_told_no(
     assert len(queued(redis_server)) == 1
 
 
-async def test_both_in_the_journal_enter_redis_as_one(
-    redis_server: RedisServer, build: Build
-) -> None:
-    redis_server.stop()
-    committer = build(journal=True)
-    await committer.start()
-    job, plain = once(), a_job()
-    for each in (job, plain, again(job)):
-        await committer.commit(each)
-    redis_server.start()
-    await wait_until(lambda: committer.journal and not committer.journal.pending)
-    assert queued(redis_server) == [plain.id, job.id] or queued(redis_server) == [job.id, plain.id]
-
-
-async def test_one_in_redis_and_one_in_the_journal_are_one(
-    redis_server: RedisServer, build: Build
-) -> None:
-    committer = await ready(build(journal=True))
-    job = once()
-    await committer.commit(job)
-    redis_server.stop()
-    await committer.commit(again(job))
-    redis_server.start()
-    await wait_until(
-        lambda: committer.durability and committer.journal and not committer.journal.pending
-    )
-    assert queued(redis_server) == [job.id]
-
-
 # Dead from the beginning.
 
 

@@ -281,7 +281,8 @@ class GroupCommit:
             alarm.cancel()
 
     async def _inspect(self, store: StoreConnection, *, verify: bool = False) -> None:
-        if self._heard:
+        # Not while a message lies in the journal: it may be one that was handed in again.
+        if self._heard and not self._diversion.pending:
             ids = tuple(self._heard)
             self._heard.clear()
             await store.command("ZREM", keys.ONCE, *ids)
