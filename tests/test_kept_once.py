@@ -103,6 +103,28 @@ async def test_a_message_that_comes_again_is_kept_once_and_known(
     assert len(redis_server.client().keys("rq:job:*")) == 1
 
 
+async def test_a_part_of_what_was_kept_whole_is_known(
+    redis_server: RedisServer, build: Build
+) -> None:
+    """Handed in again under other rules a message may be taken in parts, or refused in part."""
+    committer = await ready(build())
+    whole = once()
+    assert await committer.commit(whole)
+    assert not await committer.commit(once(f"{whole.envelope.once}-0123456789abcdef"))
+    dead = refused()
+    envelope = replace(dead.envelope, once=f"{whole.envelope.once}-fedcba9876543210")
+    assert not await committer.commit(replace(dead, envelope=envelope))
+    assert queued(redis_server) == [whole.id]
+    assert redis_server.client().zcard(keys.failed_key("outbound")) == 0
+
+
+async def test_parts_of_one_message_are_kept_each(redis_server: RedisServer, build: Build) -> None:
+    committer = await ready(build())
+    parts = [once(f"{'a' * 32}-{number:016x}") for number in range(3)]
+    assert all([await committer.commit(each) for each in parts])
+    assert queued(redis_server) == [each.id for each in parts]
+
+
 async def test_both_in_one_batch_are_one(redis_server: RedisServer, build: Build) -> None:
     committer = await ready(build())
     job, plain = once(), a_job()

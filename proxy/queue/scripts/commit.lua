@@ -63,13 +63,22 @@ local function bury(queue, id, envelope, body, dead)
   redis.pcall('EXPIRE', RESULTS .. id, 31536000)
 end
 
+local function is_known(once)
+  -- Part of a message that was kept whole, when other rules held: its id begins with that one's.
+  local whole = string.match(once, '^(.-)%-')
+  if whole and redis.call('ZSCORE', ONCE, whole) then
+    return true
+  end
+  return redis.call('ZADD', ONCE, 'NX', time, once) == 0
+end
+
 local function keep_apart(queue, id, envelope, body, words)
   if not time then
     local clock = redis.call('TIME')
     time = clock[1] + clock[2] / 1000000
   end
   local apart = cjson.decode(words)
-  if apart.once and redis.call('ZADD', ONCE, 'NX', time, apart.once) == 0 then
+  if apart.once and is_known(apart.once) then
     known[#known + 1] = id
   elseif apart.why then
     redis.call('SADD', QUEUES, QUEUE .. queue)
