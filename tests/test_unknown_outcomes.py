@@ -69,6 +69,10 @@ def look_ups(result: str) -> float:
     return sample("franker_look_ups_total", stream="outbound", result=result)
 
 
+def tokens_refused() -> float:
+    return sample("franker_look_up_token_refused_total", stream="outbound")
+
+
 async def test_a_message_that_postmark_has_is_not_sent_again(
     queue: redis.Redis, far_end: FarEnd, data_dir: Path
 ) -> None:
@@ -219,13 +223,14 @@ async def test_while_the_api_is_away_the_message_waits_and_is_found_when_it_is_b
 ) -> None:
     far_end.fail("taken", do="drop", times=1)
     await far_end.web.close()
-    silent = look_ups("unanswered")
+    silent, refused = look_ups("unanswered"), tokens_refused()
     put(queue, body=MARKED)
     async with relay_at_work(settings_of(far_end, data_dir, ask_for=30.0), data_dir):
         await wait_until(lambda: look_ups("unanswered") >= silent + 3)
         await far_end.api_returns()
         await wait_until(lambda: nothing_left(queue))
     assert far_end.store.count == 1
+    assert tokens_refused() == refused
 
 
 @pytest.mark.parametrize("policy", ["resend", "hold"])
@@ -256,11 +261,12 @@ async def test_a_token_that_may_not_ask_is_followed_by_the_next_and_is_mended_in
         "api_token": [{"file": str(old)}, {"file": str(new)}],
     }
     far_end.fail("taken", do="drop", times=1)
-    silent = look_ups("unanswered")
+    silent, refused = look_ups("unanswered"), tokens_refused()
     put(queue, body=MARKED)
     settings = settings_of(far_end, data_dir, sections={"streams": {"outbound": stream}})
     async with relay_at_work(settings, data_dir):
         await wait_until(lambda: look_ups("unanswered") > silent)
+        await wait_until(lambda: tokens_refused() > refused)
         new.write_text(far_end.token)
         await wait_until(lambda: nothing_left(queue))
     assert far_end.store.count == 1

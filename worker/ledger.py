@@ -59,6 +59,7 @@ def open_accounts(streams: Iterable[str], ports: Iterable[int]) -> None:
         _duration(stream)
         for found in LOOK_UP_RESULTS:
             relaying.LOOK_UPS.labels(stream, found)
+        relaying.LOOK_UP_TOKEN_REFUSED.labels(stream)
     for where in ("relay", "worker", "outcomes", "notices", "expiry"):
         relaying.DEFECTS.labels(where)
 

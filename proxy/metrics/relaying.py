@@ -55,6 +55,12 @@ LOOK_UPS = Counter(
     ("stream", "result"),
     registry=REGISTRY,
 )
+LOOK_UP_TOKEN_REFUSED = Counter(
+    "franker_look_up_token_refused_total",
+    "Questions to Postmark's API that got no answer because no token is accepted there.",
+    ("stream",),
+    registry=REGISTRY,
+)
 UPSTREAM_REPLIES = Counter(
     "franker_upstream_replies_total",
     "Postmark's replies by code.",

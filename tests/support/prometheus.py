@@ -20,14 +20,15 @@ SITE = "test"
 
 Samples: TypeAlias = list[tuple[Mapping[str, str], float]]
 
+_INTERVAL = "500ms"
 _HURRIED = {
-    "1h": "6s",
-    "15m": "10s",
-    "5m": "10s",
-    "1d": "10s",
-    "1w": "20s",
+    "1h": "3s",
+    "15m": "4s",
+    "5m": "4s",
+    "1d": "8s",
+    "1w": "11s",
 }
-_AGE = ("> 900", "> 4")
+_AGE = ("> 900", "> 3")
 
 
 def missing_prometheus() -> str:
@@ -51,8 +52,14 @@ def hurried(text: str) -> str:
     return re.sub(lengths, lambda found: _HURRIED[found[0]], text).replace(*_AGE)
 
 
+def _alerts(alert: str, labels: Mapping[str, str]) -> str:
+    wanted = {"alertname": alert, "alertstate": "firing", **labels}
+    chosen = ", ".join(f'{name}="{value}"' for name, value in wanted.items())
+    return f"ALERTS{{{chosen}}}"
+
+
 class Prometheus:
-    """Scrapes `targets` (addresses by job) each second, keeping its data in `folder`."""
+    """Scrapes `targets` (addresses by job) twice a second, keeping its data in `folder`."""
 
     def __init__(self, folder: Path, targets: Mapping[str, list[str]]) -> None:
         self._address = f"127.0.0.1:{free_port()}"
@@ -60,9 +67,9 @@ class Prometheus:
             (folder / file.name).write_text(hurried(file.read_text()))
         config = {
             "global": {
-                "scrape_interval": "1s",
-                "scrape_timeout": "1s",
-                "evaluation_interval": "1s",
+                "scrape_interval": _INTERVAL,
+                "scrape_timeout": _INTERVAL,
+                "evaluation_interval": _INTERVAL,
             },
             "rule_files": [str(folder / file.name) for file in RULES],
             "scrape_configs": [
@@ -86,7 +93,7 @@ class Prometheus:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_for(self._is_ready, 30, "Prometheus answers")
+        wait_for(self._is_ready, 60, "Prometheus answers")
 
     def _is_ready(self) -> bool:
         assert self._process.poll() is None, self._log.read_text()[-4000:]
@@ -109,9 +116,12 @@ class Prometheus:
 
     def firing(self, alert: str, **labels: str) -> Samples:
         """Return the alerts of this name that fire now, those with `labels`."""
-        wanted = {"alertname": alert, "alertstate": "firing", **labels}
-        chosen = ", ".join(f'{name}="{value}"' for name, value in wanted.items())
-        return self.ask(f"ALERTS{{{chosen}}}")
+        return self.ask(_alerts(alert, labels))
+
+    def fired(self, alert: str, seconds: float, **labels: str) -> Samples:
+        """Return those that fire now or have fired within the last `seconds`."""
+        lately = f"{max(1, round(seconds * 1000))}ms"
+        return self.ask(f"last_over_time({_alerts(alert, labels)}[{lately}])")
 
     def all_firing(self) -> set[str]:
         """Return the names of all alerts that fire now."""

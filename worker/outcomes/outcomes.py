@@ -168,7 +168,7 @@ class Outcomes:
             reachable=self._reach.known or (quiet is not None and quiet.refused),
         )
         self._claims.settle(claim, step.settlement)
-        self._note(claim, finding, step, quiet.detail if quiet else "")
+        self._note(claim, finding, step, quiet)
 
     # -- whether there are answers -------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class Outcomes:
     # -- the account ---------------------------------------------------------------------------
 
     @staticmethod
-    def _note(claim: Claim, finding: Finding | None, step: Step, why: str) -> None:
+    def _note(claim: Claim, finding: Finding | None, step: Step, quiet: Silence | None) -> None:
         ledger.step(relay.begin(claim), step, None)
         left = step.settlement.left
         waits = left is not None and left.asked > 0
@@ -220,11 +220,13 @@ class Outcomes:
         else:
             result = "absent"
         relaying.LOOK_UPS.labels(claim.stream, result).inc()
+        if finding is None and quiet is not None and quiet.refused:
+            relaying.LOOK_UP_TOKEN_REFUSED.labels(claim.stream).inc()
         if left is not None and waits:
             log.looked_up(
                 claim.id,
                 stream=claim.stream,
                 recipients=left.recipients,
-                result=why or "not found at Postmark yet",
+                result=quiet.detail if quiet else "not found at Postmark yet",
                 delay=step.delay,
             )
