@@ -1,14 +1,17 @@
 """The proxy beside a drop folder where everybody may write: hostile users, killed processes."""
 
+import contextlib
 import os
 import random
 import signal
 import threading
 from collections.abc import Iterator
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 
 import pytest
+import redis
 
 from proxy.sendmail.letter import Letter, pack
 from tests.support.far_end import BackgroundFarEnd, background_far_end
@@ -125,17 +128,26 @@ def test_letters_are_taken_at_start_and_dated_when_they_were_handed_in(
 
 
 def test_while_no_mail_can_be_kept_letters_stay(far_end: BackgroundFarEnd, place: Path) -> None:
-    settings = {
-        "drop": {"folder": str(place / "drop")},
-        "redis": {"max_memory": "1kB"},
-    }
+    settings = {"drop": {"folder": str(place / "drop")}, "redis": {"max_memory": "20MB"}}
     office = Office(place, far_end, settings)
+    path = str(office.installation.data_dir / "redis.sock")
     try:
-        put(place / "drop", 1, "stays@example.net")
-        office.program.wait_for("452 4.3.1")
-        assert (place / "drop" / f"{1:032x}").exists()
+        with contextlib.closing(redis.Redis(unix_socket_path=path)) as store:
+            store.set("foreign", b"x" * 30_000_000)
+            office.program.wait_for(" store_full ")
+            letter = put(place / "drop", 1, "stays@example.net")
+            office.program.wait_for("452 4.3.1")
+            assert letter.exists()
+            store.delete("foreign")
+            os.kill(office.pid_of("proxy"), signal.SIGHUP)
+        office.the_one_for("stays@example.net")
+        wait_for(lambda: not letter.exists(), what="the letter is taken")
     finally:
         office.close()
+
+
+def _has(those: list[str], number: int) -> bool:
+    return len(those) >= number
 
 
 @pytest.mark.slow
@@ -166,8 +178,8 @@ def test_mail_handed_in_by_many_while_the_proxy_is_killed_again_and_again_arrive
         each.start()
     try:
         for _ in range(_KILLS):
-            seen = len(handed_in)
-            wait_for(lambda seen=seen: len(handed_in) > seen + chance.randrange(4, 12), 60)
+            enough = len(handed_in) + chance.randrange(5, 13)
+            wait_for(partial(_has, handed_in, enough), 60, "mail is handed in")
             os.kill(host.pid_of("proxy"), signal.SIGKILL)
     finally:
         ending.set()
