@@ -91,6 +91,17 @@ def test_zsh_reads_it(tmp_path: Path) -> None:
     assert file.read_text().startswith("#compdef franker\n")
 
 
+def test_zsh_by_a_person_at_a_terminal(environ: dict[str, str], tmp_path: Path) -> None:
+    command = [program("zsh"), "-f", "-i"]
+    with Terminal(command, {**environ, "HOME": str(tmp_path), "TERM": "dumb"}) as terminal:
+        terminal.type(f"fpath=({SHARE}/zsh/site-functions $fpath)\n")
+        terminal.type("autoload -Uz compinit && compinit -D -u && echo re''ady\n")
+        terminal.until("ready\r\n")
+        # Control-A goes to the line's beginning: what the keys made of it is said, not run.
+        terminal.type("franker que\trel\t--str\t\x01echo it is: \n")
+        terminal.until("\nit is: franker queue release --stream")
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_command_prints_what_is_shipped(shell: str) -> None:
     done = run_franker("completion", shell)

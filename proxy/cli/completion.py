@@ -6,6 +6,7 @@ from proxy.cli.options import example
 
 SHELLS = ("bash", "zsh", "fish")
 _VARIABLE = "_FRANKER_COMPLETE"
+_ZSH_LOADS = "$zsh_eval_context[-1] == loadautofunc"
 
 
 @click.command(
@@ -32,4 +33,10 @@ def script(shell: str) -> str:
     assert kind is not None  # click knows all of SHELLS
     root = click.Group("franker")  # only its name matters: at each key the program itself is asked
     values = kind(root, {}, "franker", _VARIABLE)
-    return (kind.source_template % values.source_vars()).strip() + "\n"
+    text = (kind.source_template % values.source_vars()).strip() + "\n"
+    if shell == "zsh":
+        # click asks whether zsh is loading the file, which it is at the first TAB only: the second
+        # would complete nothing.
+        assert text.count(_ZSH_LOADS) == 1
+        text = text.replace(_ZSH_LOADS, "$funcstack[1] == _franker")
+    return text
