@@ -31,7 +31,7 @@ NAMED = {
     "explain": "likewise",
     "queue hold": "likewise",
     "queue retry --reroute": "likewise",
-    "send-test": "in the runbook, where its reader knows whom to send to",
+    "send-test": "as the subject of a sentence",
     "queue release NAME": "any name",
     "queue release restored": "typed by tests/test_restored_processes.py, after a restore",
     "check --config /etc/franker/franker.toml": "typed without the path",

@@ -79,6 +79,36 @@ def test_each_alert_has_its_section_in_the_runbook_and_each_section_its_alert() 
     assert sorted(ALERTS) == sorted(re.findall(r"(?m)^## (\w+)$", RUNBOOK))
 
 
+SECTIONS = dict(re.findall(r"(?ms)^## (\w+)$(.*?)(?=^## |\Z)", RUNBOOK))
+"""The runbook's sections by the alerts they are about."""
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_each_section_says_what_happened_what_it_means_for_the_mail_and_what_to_type(
+    alert: str,
+) -> None:
+    happened, rest = SECTIONS[alert].strip().split("\n\n", 1)
+    assert re.match(r"[A-Z].*\.$", happened), happened
+    assert rest.startswith("**The mail:** "), rest
+    assert re.search(r"`(franker|systemctl) \w|(?m:^    (franker|journalctl) )", rest), rest
+
+
+def test_every_service_that_the_runbook_names_is_one() -> None:
+    units = {file.name.partition(".")[0] for file in (ROOT / "systemd").glob("franker*.*")}
+    named = re.findall(r"(?:systemctl \w+|--unit) '?(franker[\w@.*-]*)", RUNBOOK)
+    assert named
+    for name in named:
+        unit = re.sub(r"(?<=@).*|\..*", "", name)
+        assert unit in units or unit in ("franker*", "franker-*"), name
+
+
+def test_every_container_that_the_runbook_names_is_one() -> None:
+    compose = (ROOT / "docker-compose.yml").read_text()
+    named = set(re.findall(r"docker-compose (?:exec|ps) (\w+)", RUNBOOK))
+    assert {"proxy", "worker", "redis"} <= named
+    assert named <= set(re.findall(r"(?m)^  (\w+):$", compose)), named
+
+
 def _in_order() -> list[str]:
     """Return the alerts as the page about monitoring lists them."""
     return re.findall(r"(?m)^\| `(Franker\w+)` \|", (ROOT / "docs/monitoring.md").read_text())
