@@ -4,6 +4,7 @@ import os
 import sys
 
 from proxy.sendmail.drop import LISTENING, UNFINISHED
+from proxy.sendmail.output import write
 from proxy.sendmail.where import DATA_DIR
 
 EX_UNAVAILABLE = 69
@@ -17,18 +18,17 @@ def show_queue(folder: str) -> int:
     except OSError:
         owner = uid if os.access(f"{DATA_DIR}/redis.sock", os.W_OK) else 0
     if uid not in (0, owner) and not os.access(f"{DATA_DIR}/redis.sock", os.W_OK):
-        sys.stderr.write("mailq: the queue is shown to root only: sudo franker queue list\n")
+        write(2, "mailq: the queue is shown to root only: sudo franker queue list\n")
         return EX_UNAVAILABLE
     waiting = _waiting(folder)
     if waiting:
         noun = "message waits" if waiting == 1 else "messages wait"
-        sys.stdout.write(f"{waiting} {noun} in {folder} for the proxy to take.\n")
-        sys.stdout.flush()
+        write(1, f"{waiting} {noun} in {folder} for the proxy to take.\n")
     program = os.path.join(os.path.dirname(sys.executable), "franker")
     try:
         os.execv(program, [program, "queue", "list"])  # noqa: S606 - no shell is wanted
     except OSError as error:
-        sys.stderr.write(f"mailq: {program}: {error.strerror}\n")
+        write(2, f"mailq: {program}: {error.strerror}\n")
         return EX_UNAVAILABLE
 
 

@@ -3,7 +3,7 @@
 Nothing here alters what a program wrote but line ends and, with -t, Bcc fields.
 """
 
-from collections.abc import Callable
+from _collections_abc import Callable
 
 from proxy.sendmail.addresses import addresses_in
 

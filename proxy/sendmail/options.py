@@ -1,6 +1,6 @@
 """The command line of sendmail(1), read as Postfix reads it. Pure."""
 
-from collections.abc import Sequence
+from _collections_abc import Sequence
 
 EX_USAGE = 64
 

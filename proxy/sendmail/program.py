@@ -9,6 +9,7 @@ from proxy.sendmail.addresses import addresses_in
 from proxy.sendmail.letter import Letter, pack
 from proxy.sendmail.message import LARGEST, Message, TooLargeError, read_message
 from proxy.sendmail.options import EX_USAGE, Options, UsageError, read_options
+from proxy.sendmail.output import say, write
 
 EX_DATAERR = 65
 EX_NOINPUT = 66
@@ -73,15 +74,15 @@ def _main() -> int:
     except UsageError as error:
         return _fail(EX_USAGE, str(error))
     for warning in options.warnings:
-        _say(f"warning: {warning}")
+        say(f"warning: {warning}")
     if options.mode == "version":
-        _write(1, "franker-sendmail, of Franker\n")
+        write(1, "franker-sendmail, of Franker\n")
         return 0
     if options.mode == "help":
-        _write(1, HELP)
+        write(1, HELP)
         return 0
     if options.mode == "aliases":
-        _write(1, "Franker reads aliases at its start and reload; there is no table to make.\n")
+        write(1, "Franker reads aliases at its start and reload; there is no table to make.\n")
         return 0
     if options.mode == "nothing":
         return 0
@@ -141,7 +142,7 @@ def _keep(letter: Letter, folder: str, *, verbose: bool) -> int:
         why = str(error)
     else:
         if verbose:
-            _write(1, f"kept by Franker: {said}\n")
+            write(1, f"kept by Franker: {said}\n")
         return 0
     try:
         drop.put(folder, once, pack(letter))
@@ -151,7 +152,7 @@ def _keep(letter: Letter, folder: str, *, verbose: bool) -> int:
             f"not kept: the proxy: {why}; the drop folder {folder}: {error.strerror}",
         )
     if verbose:
-        _write(1, f"kept in {folder} for Franker: {why}\n")
+        write(1, f"kept in {folder} for Franker: {why}\n")
     return 0
 
 
@@ -190,17 +191,5 @@ def _given(text: str) -> str:
 
 
 def _fail(code: int, text: str) -> int:
-    _say(text)
+    say(text)
     return code
-
-
-def _say(text: str) -> None:
-    line = "".join(letter if letter.isprintable() else "?" for letter in text)
-    _write(2, f"sendmail: {line}\n")
-
-
-def _write(descriptor: int, text: str) -> None:
-    try:
-        os.write(descriptor, text.encode("utf-8", "replace"))
-    except OSError:
-        return  # nobody reads it: no reason to fail

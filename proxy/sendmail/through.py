@@ -3,7 +3,7 @@
 import os
 import select
 import time
-from collections.abc import Sequence
+from _collections_abc import Sequence
 
 from proxy.sendmail import wire
 

@@ -1,7 +1,7 @@
 """Where the drop folder is, found without reading more of the configuration than that needs."""
 
 import os
-from collections.abc import Mapping
+from _collections_abc import Mapping
 
 DATA_DIR = "/var/lib/franker"
 FOLDER = "/var/spool/franker/drop"

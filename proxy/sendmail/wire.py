@@ -1,10 +1,7 @@
-"""The way to the proxy: SMTP in plain steps, one answer at a time.
-
-`_socket` is what `socket` is made of; it loads in a tenth of the time.
-"""
+"""The way to the proxy: SMTP in plain steps, one answer at a time."""
 
 import _socket
-from collections.abc import Callable, Sequence
+from _collections_abc import Callable, Sequence
 
 from proxy.sendmail.letter import Letter, octets_of
 

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.sendmail.cases import CASES, Case
@@ -69,14 +70,16 @@ def outcomes(
     ]
     for number in wanted:
         word = _word(number)
-        wait_for(
-            lambda word=word: any(_is(one, word) for one in sink.taken), late, f"case {word!r}"
-        )
+        wait_for(partial(_has_come, sink, word), late, f"case {word!r}")
     _settle(sink)
     return [
         Outcome(code, tuple(_plain(one) for one in sink.taken if _is(one, _word(number))))
         for number, code in enumerate(codes)
     ]
+
+
+def _has_come(sink: Sink, word: bytes) -> bool:
+    return any(_is(one, word) for one in sink.taken)
 
 
 def _settle(sink: Sink) -> None:

@@ -1,0 +1,17 @@
+"""What is said to the caller: straight to a descriptor, which may be closed."""
+
+import os
+
+
+def write(descriptor: int, text: str) -> None:
+    """Write `text`; that nobody reads it is no reason to fail."""
+    try:
+        os.write(descriptor, text.encode("utf-8", "replace"))
+    except OSError:
+        return
+
+
+def say(text: str) -> None:
+    """Write `text` as one line to standard error, what cannot be shown as "?"."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in text)
+    write(2, f"sendmail: {line}\n")
