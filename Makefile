@@ -23,10 +23,11 @@ check: $(VENV)/.for-working
 	$(BIN)/mypy
 
 # Boots a Debian and installs Franker on it as its users do; for root, with debootstrap and
-# systemd-container. Another one: make boot SUITE=trixie
+# systemd-container. Another one: make boot SUITE=trixie; a part: make boot BOOT=tests/boot/test_package.py
 SUITE ?= bookworm
+BOOT ?= tests/boot
 boot: $(VENV)/.for-working
-	BOOT_SUITE=$(SUITE) $(BIN)/python -m pytest -m boot -p no:xdist tests/boot
+	BOOT_SUITE=$(SUITE) $(BIN)/python -m pytest -m boot --numprocesses 2 --dist loadfile $(BOOT)
 
 # dist/franker_VERSION_ARCH.deb, for the Debian or Ubuntu that this runs on.
 deb:

@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from tests.crash.disk import available
 from tests.support.redis_server import RedisServer, new_data_dir, remove_data_dir
+from tests.support.skipping import CannotHere
 
 if TYPE_CHECKING:
     from tests.support.office import Office
@@ -37,13 +38,16 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Make a skipped test a failed one where everything must be there: FRANKER_TESTS_NO_SKIP."""
     report = yield
     if (
         report.skipped
         and os.environ.get("FRANKER_TESTS_NO_SKIP")
         and not hasattr(report, "wasxfail")
+        and not (call.excinfo and call.excinfo.errisinstance(CannotHere))
     ):
         report.outcome = "failed"
         report.longrepr = f"skipped, and no test may be skipped here: {report.longrepr}"

@@ -11,6 +11,7 @@ from tests.support.processes import ROOT, clean_environ
 SAMPLE = """
 import os
 import pytest
+from tests.support.skipping import CannotHere
 
 def test_token():
     assert "POSTMARK_SERVER_TOKEN" not in os.environ
@@ -18,12 +19,18 @@ def test_token():
 
 def test_skipped():
     pytest.skip("a program is missing")
+
+def test_impossible():
+    raise CannotHere("not even as root")
 """
 
 
 @pytest.mark.parametrize(
     ("environ", "closing"),
-    [({}, "1 passed, 1 skipped"), ({"FRANKER_TESTS_NO_SKIP": "1"}, "1 failed, 1 passed")],
+    [
+        ({}, "1 passed, 2 skipped"),
+        ({"FRANKER_TESTS_NO_SKIP": "1"}, "1 failed, 1 passed, 1 skipped"),
+    ],
     ids=["here", "where nothing may be skipped"],
 )
 def test_tests_forget_the_token_and_skips_can_be_failures(

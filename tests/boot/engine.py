@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.boot import folder as debian
+from tests.boot.reach import apt_ways
 from tests.support.processes import ROOT
 from tests.support.waiting import wait_for
 
@@ -33,8 +35,15 @@ _WAYS = (
 """Storage drivers, and options, that are tried in this order."""
 
 
+_TRIAL = (
+    *("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges:true"),
+    *("--sysctl=net.ipv4.ip_unprivileged_port_start=0", "--user=10025:10025"),
+)
+"""How the compose file has its containers run."""
+
+
 class EngineMissing(Exception):
-    """No engine can be started here; the text has each way that was tried and what it said."""
+    """No engine runs containers here; the text has each way that was tried and what was said."""
 
 
 def missing_tools() -> str:
@@ -71,7 +80,7 @@ class Engine:
         raise EngineMissing("no Docker engine starts here: " + "; ".join(said))
 
     def _start(self, folder: Path, driver: str, *options: str) -> str:
-        """Try one way; return "" or what the engine said."""
+        """Try one way, and whether containers run; return "" or what the engine said."""
         folder.mkdir()
         self.host = f"unix://{folder}/socket"
         command = ["dockerd", f"--host={self.host}", f"--storage-driver={driver}", *options]
@@ -86,10 +95,30 @@ class Engine:
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
         try:
-            wait_for(self._answers, 30)
+            wait_for(self._answers, 120)
+            trouble = self._trial(folder)
         except (AssertionError, ChildProcessError):
+            trouble = log.read_text(errors="replace").strip() or "the engine says nothing"
+        if trouble:
             self.close()
-            return log.read_text(errors="replace").strip()[-500:]
+        assert "unknown flag" not in trouble, trouble  # which would be our mistake
+        return trouble[-500:]
+
+    def _trial(self, folder: Path) -> str:
+        """Run a container that has next to nothing in it; return "" or what the engine said."""
+        program = Path("/usr/bin/docker-init")  # comes with Debian's engine, and is static
+        archive, image = folder / "trial.tar", "franker-test/trial"
+        with tarfile.open(archive, "w") as tar:
+            tar.add(program.resolve(), "init")
+        for command in (
+            ["import", str(archive), image],
+            ["network", "create", "trial"],
+            ["run", "--rm", "--network=trial", *_TRIAL, image, "/init", "--version"],
+            ["network", "rm", "trial"],
+        ):
+            done = self._run(["docker", *command])
+            if done.returncode:
+                return f"docker {' '.join(command)}: {done.stderr.strip()}"
         return ""
 
     def _answers(self) -> bool:
@@ -182,19 +211,19 @@ def _plain_debian(suite: str) -> Path:
     file = debian.CACHE / f"{suite}.tar"
     if file.exists():
         return file
-    debian.CACHE.mkdir(parents=True, exist_ok=True)
+    folder = debian.plain_folder(suite)
     with tempfile.TemporaryDirectory(prefix="plain-", dir=debian.CACHE) as work:
-        root = Path(work, "root")
-        keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-        trust = [f"--keyring={keyring}"] if keyring.exists() else []
-        command = ["debootstrap", "--variant=minbase", "--include=ca-certificates", *trust]
-        debian.run(*command, suite, root, debian.mirror())
-        for file_of_host in debian.apt_ways():
-            shutil.copy(file_of_host, root / "etc/apt/apt.conf.d")
-        part = Path(work, "plain.tar")
+        part, ways = Path(work, "plain.tar"), Path(work, "ways/etc/apt/apt.conf.d")
+        ways.mkdir(parents=True)
+        for file_of_host in apt_ways():
+            shutil.copy(file_of_host, ways)
         left_out = ("./var/cache/apt/archives/*.deb", "./var/lib/apt/lists/*")
         excluded = [f"--exclude={pattern}" for pattern in left_out]
-        debian.run("tar", "--create", f"--file={part}", f"--directory={root}", *excluded, ".")
+        command = ["tar", "--create", f"--file={part}", f"--directory={folder}", *excluded, "."]
+        # File by file: an image may name no folder twice.
+        if settings := [f"./etc/apt/apt.conf.d/{one.name}" for one in ways.iterdir()]:
+            command += [f"--directory={Path(work, 'ways')}", *settings]
+        debian.run(*command)
         part.rename(file)
     return file
 

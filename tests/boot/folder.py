@@ -1,78 +1,87 @@
 """A Debian in a folder: made by debootstrap once, kept, and borrowed by each test as a copy.
 
-What this host needs of its own to reach package indexes is handed in while packages are fetched,
-and only then: a mirror, apt's proxies, pip's settings, authorities. It is found out, not assumed.
+`python -m tests.boot.folder bookworm trixie` makes those that are not there yet.
 """
 
+import fcntl
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.boot.groups import own_groups
+from tests.boot.probe import impossible, missing_tools
+from tests.boot.reach import mirror, options, recipe, script
+from tests.support.processes import ROOT
+
 CACHE = Path(os.environ.get("BOOT_CACHE", "/var/tmp/franker-boot"))  # not in /tmp: big
 PACKAGES = (
-    *("systemd", "systemd-sysv", "dbus", "ca-certificates", "python3", "python3-venv"),
-    *("redis-server", "cron", "s-nail", "procps", "iproute2"),
+    *("systemd", "systemd-sysv", "dbus", "python3", "python3-venv"),
+    *("redis-server", "cron", "s-nail", "procps", "iproute2", "gnucobol", "libc6-dev"),
 )
-MORE = ("gnucobol", "libc6-dev")  # more than debootstrap can resolve
-_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
-_FILE_URL = re.compile(r"(?:file://)?(/[^\s'\"]+)")
+_ATTEMPTS = 3  # at what comes over a network
 
 
-def missing_tools() -> str:
-    """Return why no Debian can be booted here, "" when one can."""
-    if os.geteuid() != 0:
-        return "only root can boot a Debian in a folder"
-    lacking = [
-        f"{program} (package {package})"
-        for program, package in (
-            ("debootstrap", "debootstrap"),
-            ("systemd-nspawn", "systemd-container"),
-            ("nsenter", "util-linux"),
-            ("ip", "iproute2"),
-        )
-        if shutil.which(program) is None
-    ]
-    return f"not on this host: {', '.join(lacking)}" if lacking else ""
+def plain_folder(suite: str) -> Path:
+    """Return a folder with the least of Debian `suite`; made at the first call."""
+
+    def make(new: Path) -> None:
+        debs = CACHE / f"{suite}-debs"
+        debs.mkdir(exist_ok=True)
+        command = ["debootstrap", "--variant=minbase", "--include=ca-certificates"]
+        command += [f"--cache-dir={debs}", *recipe(suite), suite]
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                run(*command, new, mirror(suite), *script(suite))
+                return
+            except AssertionError:
+                if not left:
+                    raise
+                shutil.rmtree(new)
+
+    return _kept(f"{suite}-plain", make)
 
 
 def base_folder(suite: str) -> Path:
     """Return a folder with Debian `suite` and what the tests use in it; made at the first call."""
-    folder = CACHE / suite
-    if folder.exists():
-        return folder
-    CACHE.mkdir(parents=True, exist_ok=True)
-    new = CACHE / f"{suite}.new-{uuid.uuid4().hex[:8]}"
-    keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-    command: list[str | Path] = ["debootstrap", "--variant=minbase"]
-    command += [f"--include={','.join(PACKAGES)}"]
-    command += [f"--keyring={keyring}"] if keyring.exists() else []
-    try:
-        run(*command, suite, new, mirror())
+    plain = plain_folder(suite)
+
+    def make(new: Path) -> None:
+        run("cp", "--archive", "--reflink=auto", plain, new)
+        add_packages(new, *PACKAGES)
         _settle(new)
-        add_packages(new, *MORE)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+
+    asked = hashlib.sha256(" ".join(PACKAGES).encode()).hexdigest()[:8]
+    return _kept(f"{suite}-{asked}", make)
+
+
+def _kept(name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder that is kept as `name`; `make` fills it at the first call of all."""
+    folder = CACHE / name
+    with _alone(name):
+        if not folder.exists():
+            new = CACHE / f"{name}.new-{uuid.uuid4().hex[:8]}"
+            try:
+                make(new)
+                new.rename(folder)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
     return folder
 
 
-def mirror() -> str:
-    """Return where this host has its Debian packages from."""
-    texts = [
-        file.read_text(encoding="utf-8", errors="replace")
-        for file in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.*"))
-        if file.suffix in (".list", ".sources") and file.exists()
-    ]
-    found = re.findall(r"^[^#\n]*?(https?://\S+/debian)/?(?:\s|$)", "\n".join(texts), re.MULTILINE)
-    return str(found[0]) if found else "http://deb.debian.org/debian"
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Wait until no other run of these tests does what is called `name`."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _settle(folder: Path) -> None:
@@ -92,69 +101,50 @@ def copy_of(base: Path) -> Iterator[Path]:
     upper, inner, merged = work / "upper", work / "work", work / "root"
     for folder in (upper, inner, merged):
         folder.mkdir(parents=True)
-    options = f"lowerdir={base},upperdir={upper},workdir={inner}"
-    run("mount", "-t", "overlay", "overlay", "-o", options, merged)
+    layers = f"lowerdir={base},upperdir={upper},workdir={inner}"
+    mounted = not subprocess.run(
+        ["mount", "-t", "overlay", "overlay", "-o", layers, merged],
+        capture_output=True,
+        check=False,
+    ).returncode
+    if not mounted:  # as where this folder is an overlay itself
+        run("cp", "--archive", "--reflink=auto", f"{base}/.", merged)
     try:
         yield merged
     finally:
-        run("umount", "--lazy", merged)
+        if mounted:
+            run("umount", "--lazy", merged)
         shutil.rmtree(work, ignore_errors=True)
 
 
 def add_packages(folder: Path, *packages: str) -> None:
     """Install Debian packages in `folder`, not booted."""
-    install = ("apt-get", "install", "--quiet", "--yes", "--no-install-recommends")
-    fetch(folder, *install, *packages)
+    get = "apt-get --quiet --yes --option=Acquire::Retries=3"
+    install = f"{get} install --no-install-recommends {' '.join(packages)}"
+    # A list that was kept for long names packages that are gone.
+    fetch(folder, "/bin/sh", "-c", f"{install} || {{ {get} update && {install}; }}")
 
 
 def fetch(folder: Path, *command: str) -> None:
-    """Run `command` in `folder`, not booted, with this host's network and ways to its indexes."""
-    options = [f"--setenv={name}={value}" for name, value in _settings().items()]
-    options += ["--setenv=DEBIAN_FRONTEND=noninteractive"]
-    archives = CACHE / "archives"
-    archives.mkdir(exist_ok=True)
-    options += [f"--bind={archives}:/var/cache/apt/archives"]
-    places = [_BUNDLE, Path("/etc/apt/auth.conf.d"), *_local_indexes()]
-    options += [f"--bind-ro={place}" for place in places if place.exists()]
-    options += [f"--bind-ro={file}" for file in apt_ways()]
-    run(
-        *("systemd-nspawn", "--quiet", f"--directory={folder}", "--register=no", "--keep-unit"),
-        *("--as-pid2", "--pipe", "--resolv-conf=bind-host", *options, *command),
-    )
+    """Run `command` in `folder`, not booted, with this host's network and ways to its indexes.
 
-
-def _settings() -> dict[str, str]:
-    """Return pip's settings on this host as environment variables, and who is trusted."""
-    names = ("SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy", "HTTPS_PROXY", "HTTP_PROXY")
-    settings = {name: os.environ[name] for name in names if name in os.environ}
-    listed = subprocess.run(
-        ["python3", "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
-    ).stdout
-    for section, key, value in re.findall(r"^([\w:]+)\.([\w-]+)='(.*)'$", listed, re.MULTILINE):
-        if section in ("global", "install", "download", ":env:"):
-            settings[f"PIP_{key.upper().replace('-', '_')}"] = value
-    return settings
-
-
-def _local_indexes() -> list[Path]:
-    """Return the folders of this host in which pip looks for packages."""
-    found = {
-        Path(path)
-        for name, value in _settings().items()
-        if name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_INDEX_URL", "PIP_CERT")
-        for path in _FILE_URL.findall(re.sub(r"https?://\S+", "", value))
-    }
-    # An index links to its files, which lie beside it.
-    return sorted({place.parent if place.name == "simple" else place for place in found})
-
-
-def apt_ways() -> list[Path]:
-    """Return apt's settings on this host that say how to reach its mirrors."""
-    return [
-        file
-        for file in Path("/etc/apt/apt.conf.d").glob("*")
-        if re.search(r"proxy|cainfo", file.read_text(errors="replace"), re.IGNORECASE)
-    ]
+    What it writes need not outlive a loss of power: nothing is made to wait for the disk.
+    """
+    version = (folder / "etc/debian_version").read_text().strip().replace("/", "-")
+    archives = CACHE / f"archives-{version}"
+    with (
+        own_groups() as groups,
+        _alone(archives.name),
+    ):  # apt locks its archives, and waits for none
+        archives.mkdir(exist_ok=True)
+        run(
+            *groups.command(
+                *("systemd-nspawn", "--quiet", f"--directory={folder}", "--register=no"),
+                *("--keep-unit", "--as-pid2", "--pipe", "--resolv-conf=bind-host"),
+                *("--suppress-sync=yes", "--setenv=DEBIAN_FRONTEND=noninteractive"),
+                *(f"--bind={archives}:/var/cache/apt/archives", *options(), *command),
+            )
+        )
 
 
 def run(*command: str | Path) -> None:
@@ -165,30 +155,46 @@ def run(*command: str | Path) -> None:
         raise AssertionError(f"{' '.join(map(str, command))}: exit {done.returncode}\n{said}")
 
 
-def wheels(suite: str, tree: Path) -> Path:
-    """Return a folder with a wheel of `tree` and all that pip needs beside it on Debian `suite`.
-
-    What is beside it is fetched once for each pyproject.toml.
-    """
-    asked = hashlib.sha256((tree / "pyproject.toml").read_bytes()).hexdigest()[:16]
-    folder = CACHE / f"{suite}-wheels-{asked}"
+def wheel_of(folder: Path) -> Path:
+    """Build a wheel of this tree in `folder`; return it."""
     with tempfile.TemporaryDirectory(prefix="franker-wheel-") as work:
-        copy = Path(work, "tree")
-        copy.mkdir()
         for name in ("proxy", "worker", "share"):
-            shutil.copytree(tree / name, copy / name)
+            shutil.copytree(ROOT / name, Path(work, name))
         for name in ("pyproject.toml", "README.md"):
-            shutil.copy(tree / name, copy)
-        pip = [sys.executable, "-m", "pip"]
-        run(*pip, "wheel", "--quiet", "--no-deps", f"--wheel-dir={work}", copy)
-        wheel = next(Path(work).glob("franker-*.whl"))
-        if not folder.exists():
-            with copy_of(base_folder(suite)) as there:
-                (there / "wheels").mkdir()
-                shutil.copy(wheel, there / "wheels")
-                command = "python3 -m venv /tmp/v && /tmp/v/bin/pip download --quiet --dest /wheels"
-                named = f"/wheels/{wheel.name} 'setuptools>=77' wheel"
-                fetch(there, "/bin/sh", "-c", f"{command} {named}")
-                shutil.copytree(there / "wheels", folder)
-        shutil.copy(wheel, folder)
-    return folder
+            shutil.copy(ROOT / name, work)
+        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+        run(*pip, f"--wheel-dir={folder}", work)
+    return next(folder.glob("franker-*.whl"))
+
+
+def libraries(suite: str, wheel: Path) -> Path:
+    """Return a folder with all that pip needs beside our `wheel` on Debian `suite`.
+
+    It is fetched once for each pyproject.toml.
+    """
+    asked = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()[:16]
+    base = base_folder(suite)
+
+    def make(new: Path) -> None:
+        with copy_of(base) as there:
+            shutil.copy(wheel, there / "root")
+            command = "python3 -m venv /tmp/v && /tmp/v/bin/pip download --quiet --dest /wheels"
+            named = f"/root/{wheel.name} 'setuptools>=77' wheel"
+            fetch(there, "/bin/sh", "-c", f"{command} {named} && rm /wheels/{wheel.name}")
+            shutil.copytree(there / "wheels", new)
+
+    return _kept(f"{suite}-libraries-{asked}", make)
+
+
+def main() -> None:
+    """Make the folders of the suites that the command line names, unless none can be booted."""
+    if why := missing_tools() or impossible():
+        raise SystemExit(f"no Debian can be booted here: {why}")
+    with tempfile.TemporaryDirectory(prefix="franker-wheel-") as work:
+        wheel = wheel_of(Path(work))
+        for suite in sys.argv[1:]:
+            libraries(suite, wheel)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,17 +1,21 @@
 """A booted Debian: its folder, its own network with nothing but loopback, its processes."""
 
+import contextlib
 import ctypes
 import signal
 import subprocess
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
+from tests.boot.groups import own_groups
 from tests.support.waiting import wait_for
 
 _CLONE_NEWNET = 0x40000000
-_BOOT_S = 90.0
+_BOOT_S = 180.0
+_STEP_S = 0.2  # each question starts processes
 
 
 class Machine:
@@ -21,6 +25,7 @@ class Machine:
         self.folder = folder
         self.name = f"franker-{uuid.uuid4().hex[:8]}"
         self._log = log
+        self._groups = ExitStack()
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
         subprocess.run(["ip", "netns", "add", self.name], check=True)
@@ -28,8 +33,10 @@ class Machine:
 
     def close(self) -> None:
         """Power it off and forget its network."""
-        self.power_off()
-        subprocess.run(["ip", "netns", "delete", self.name], check=True)
+        try:
+            self.power_off()
+        finally:
+            subprocess.run(["ip", "netns", "delete", self.name], check=True)
 
     def enter_network(self) -> None:
         """Move the calling thread into this machine's network, for good."""
@@ -39,36 +46,42 @@ class Machine:
 
     def boot(self) -> None:
         """Boot, and wait until all services are up."""
+        groups = self._groups.enter_context(own_groups())
         with self._log.open("ab") as log:
             self._nspawn = subprocess.Popen(
-                [
+                groups.command(
                     *("systemd-nspawn", "--quiet", f"--directory={self.folder}", "--boot"),
                     *("--register=no", "--keep-unit", "--console=pipe", f"--machine={self.name}"),
                     "--kill-signal=SIGRTMIN+4",
                     f"--network-namespace-path=/run/netns/{self.name}",
                     *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),
-                ],
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_for(self._find_leader, _BOOT_S, "the first process of the machine")
+        wait_for(self._find_leader, _BOOT_S, "the first process of the machine", _STEP_S)
         wait_for(
             lambda: self.tell("systemctl is-system-running") in ("running", "degraded"),
             _BOOT_S,
             "a machine that has booted",
+            _STEP_S,
         )
 
     def _find_leader(self) -> bool:
+        """Find the machine's systemd, which there is once the folder has become its root."""
         assert self._nspawn is not None
         if self._nspawn.poll() is not None:
             raise AssertionError(f"systemd-nspawn ended: {self._log.read_text()[-3000:]}")
+        own = Path("/proc/self/ns/pid").readlink()
         children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
         for pid in children.read_text().split():
-            if Path(f"/proc/{pid}/ns/pid").readlink() != Path("/proc/self/ns/pid").readlink():
-                self._leader = int(pid)
-                return (self.folder / "run").exists() and bool(self.tell("echo up"))
+            with contextlib.suppress(OSError):  # a helper of systemd-nspawn's that has ended
+                other = Path(f"/proc/{pid}/ns/pid").readlink() != own
+                if other and Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
+                    self._leader = int(pid)
+                    return True
         return False
 
     def power_off(self) -> None:
@@ -85,6 +98,7 @@ class Machine:
             raise
         finally:
             self._nspawn, self._leader = None, 0
+            self._groups.close()
 
     def reboot(self) -> None:
         """Shut down in order and boot again."""
@@ -97,7 +111,7 @@ class Machine:
         *,
         user: str = "root",
         input: bytes | None = None,  # noqa: A002 - as subprocess.run has it
-        timeout: float = 120.0,
+        timeout: float = 300.0,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run `command` by its shell, as `user`; fail with what it said when it fails."""
@@ -129,7 +143,7 @@ class Machine:
     def tell(self, command: str) -> str:
         """Return what `command` prints, in one piece without the last line's end."""
         try:
-            return self.run(command, check=False, timeout=30).stdout.strip()
+            return self.run(command, check=False, timeout=60).stdout.strip()
         except (subprocess.TimeoutExpired, OSError):
             return ""
 
@@ -140,11 +154,9 @@ class Machine:
         place.write_text(text, encoding="utf-8")
         place.chmod(mode)
 
-    def until(self, command: str, timeout: float = 30.0) -> None:
+    def until(self, command: str, timeout: float = 60.0) -> None:
         """Wait until `command` succeeds in the machine."""
-        wait_for(
-            lambda: self.run(command, check=False, timeout=30).returncode == 0, timeout, command
-        )
+        wait_for(lambda: self.run(command, check=False).returncode == 0, timeout, command, _STEP_S)
 
     def aside(self, work: Callable[[], str]) -> "Future[str]":
         """Begin `work` beside what the test does; the future holds what it returns."""

@@ -24,9 +24,15 @@ print(replies.readline(), end="")
 """
 
 LOAD = """\
-import json, pathlib, smtplib, sys, threading
+import json, os, pathlib, smtplib, sys, threading, traceback
 count = {"refused": 0, "again": 0, "kept": []}
 end = pathlib.Path("/run/load.end")
+
+def fault(of):
+    traceback.print_exception(of.exc_type, of.exc_value, of.exc_traceback)
+    os._exit(1)
+
+threading.excepthook = fault
 
 def client(number):
     sent = 0
@@ -96,6 +102,13 @@ def raw(site: Site, subject: str, host: str = "127.0.0.1", port: int = 25) -> st
     return site.machine.run(f"python3 /srv/raw.py '{subject}' {host} {port}").stdout
 
 
+def package_of(site: Site) -> str:
+    """Build a Debian package on the machine; return where it lies."""
+    hurry = "DPKG_DEB_COMPRESSOR_LEVEL=0"
+    done = site.machine.run(f"{hurry} /srv/franker/packaging/deb {site.wheel}", timeout=300)
+    return done.stdout.strip()
+
+
 class Load:
     """Four programs that hand mail in without rest, until `end`."""
 
@@ -133,7 +146,7 @@ class Outcome:
 def files_of(folder: Path) -> set[str]:
     """Return every path below `folder` that an installation may have made or left."""
     passing = ("proc", "sys", "dev", "run", "tmp", "var/tmp", "var/log", "var/cache", "srv", "root")
-    found = set()
+    found: set[str] = set()
     for place, folders, files in os.walk(folder):
         here = Path(place).relative_to(folder)
         folders[:] = [name for name in folders if str(here / name) not in passing]

@@ -18,7 +18,7 @@ _HOSTS = {"127.0.0.5": "transactional", "127.0.0.6": "broadcast"}
 _NAMES = "127.0.0.5 smtp.postmarkapp.com\n127.0.0.6 smtp-broadcasts.postmarkapp.com\n"
 _WHEELS = "/var/cache/wheels"
 
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 
 
 class Site:
@@ -29,17 +29,21 @@ class Site:
 
     installer = "/srv/franker/systemd/install"
 
-    def __init__(self, folder: Path, wheels: Path, log: Path, ports: Sequence[int]) -> None:
+    def __init__(
+        self, folder: Path, wheel: Path, libraries: Path, log: Path, ports: Sequence[int]
+    ) -> None:
         self.folder = folder
-        self._wheels = wheels
+        self._wheel, self._libraries = wheel, libraries
         self.machine = Machine(folder, log)
-        self.wheel = f"{_WHEELS}/{next(wheels.glob('franker-*.whl')).name}"
+        self.wheel = f"{_WHEELS}/{wheel.name}"
         self.far_end: BackgroundFarEnd
         self._ports = tuple(ports)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        shutil.copytree(self._wheels, self.folder / _WHEELS.lstrip("/"))
+        wheels = self.folder / _WHEELS.lstrip("/")
+        shutil.copytree(self._libraries, wheels)
+        shutil.copy(self._wheel, wheels)
         self.machine.write("/etc/pip.conf", f"[global]\nno-index = true\nfind_links = {_WHEELS}\n")
         tree = self.folder / "srv/franker"
         for name in ("proxy", "worker", "share", "systemd", "packaging"):
@@ -100,7 +104,7 @@ class Site:
     def all_arrived_once(self, subjects: Collection[str]) -> None:
         """Wait until each of `subjects` has arrived; fail if one of them came twice."""
         wanted = set(subjects)
-        wait_for(lambda: wanted <= self._counts().keys(), 2 * ANSWER_S, "the arrival of all")
+        wait_for(lambda: wanted <= self._counts().keys(), 4 * ANSWER_S, "the arrival of all")
         assert {name: n for name, n in self._counts().items() if name in wanted and n > 1} == {}
 
     def _counts(self) -> Counter[str]:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.boot.programs import raw
+from tests.boot.programs import package_of, raw
 from tests.boot.site import Site
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(1200)]
 
 
 def test_beside_postfix_nothing_of_its_is_changed_and_it_is_named(
@@ -14,7 +14,7 @@ def test_beside_postfix_nothing_of_its_is_changed_and_it_is_named(
     site = site_with_postfix
     machine = site.machine
     sendmail = machine.tell("md5sum /usr/sbin/sendmail")
-    said = machine.run(f"{site.installer} {site.wheel}", timeout=300).stdout
+    said = machine.run(f"{site.installer} {site.wheel}", timeout=600).stdout
     assert "port 25 is held by postfix's /usr/lib/postfix/sbin/master" in said
     assert "postfix.service" in said
     assert "/usr/sbin/sendmail is still postfix's" in said
@@ -43,7 +43,7 @@ def test_taken_over_all_is_franker_s_until_it_is_removed(site_with_postfix: Site
     site = site_with_postfix
     machine = site.machine
     sendmail = machine.tell("md5sum < /usr/sbin/sendmail")
-    said = machine.run(f"{site.installer} --take-over {site.wheel}", timeout=300).stdout
+    said = machine.run(f"{site.installer} --take-over {site.wheel}", timeout=600).stdout
     assert "which is stopped and disabled" in said
     assert machine.tell("systemctl is-enabled postfix") == "disabled"
     assert raw(site, "taken over").startswith("250 2.0.0 Ok: queued as ")
@@ -64,14 +64,14 @@ def test_the_package_is_not_installed_over_a_queue_that_holds_mail(
 ) -> None:
     site = site_with_postfix
     machine = site.machine
-    package = machine.run(f"/srv/franker/packaging/deb {site.wheel}", timeout=300).stdout.strip()
+    package = package_of(site)
     machine.run("echo x | /usr/sbin/sendmail a@example.net")
     machine.until("mailq | grep -q a@example.net")
     install = "DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes"
-    done = machine.run(f"{install} {package}", check=False, timeout=300)
+    done = machine.run(f"{install} {package}", check=False, timeout=600)
     assert done.returncode != 0
     assert "mail still waits in the queue of another program" in done.stdout + done.stderr
     assert machine.tell("/srv/franker/systemd/waiting") == "postfix 1"
     machine.run("find /var/spool/postfix/deferred -type f -delete")
-    machine.run(f"{install} {package}", timeout=300)
+    machine.run(f"{install} {package}", timeout=600)
     assert machine.tell("systemctl is-active franker-proxy") == "active"

@@ -1,6 +1,7 @@
 """The one command on a Debian that is not running yet, as images are made; then its first boot."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,13 +10,13 @@ from tests.boot.folder import fetch
 from tests.boot.programs import raw
 from tests.boot.site import Site
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture
-def asleep(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def asleep(suite: str, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A Debian without a Redis or the means to make a Python environment, not booted."""
-    with open_site(suite, tmp_path_factory, awake=False) as there:
+    with open_site(suite, wheel, tmp_path_factory, awake=False) as there:
         (there.folder / "etc/systemd/system/redis-server.service").unlink()
         fetch(there.folder, "apt-get", "purge", "--yes", "redis-server", "python3-venv")
         yield there

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.boot.programs import Load, files_of, raw
+from tests.boot.programs import Load, files_of, package_of, raw
 from tests.boot.site import Site
 from tests.support.clients import body_text
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(1200)]
 
 KEPT = ("etc/franker", "var/lib/franker", "var/spool/franker")
 INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes"
@@ -15,8 +15,7 @@ INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes"
 @pytest.fixture(scope="module")
 def package(site: Site) -> str:
     """A package that was made on the machine itself."""
-    said = site.machine.run(f"/srv/franker/packaging/deb {site.wheel}", timeout=300)
-    return said.stdout.strip()
+    return package_of(site)
 
 
 def test_apt_installs_it_and_mail_arrives_by_port_25_and_by_sendmail(
@@ -24,7 +23,7 @@ def test_apt_installs_it_and_mail_arrives_by_port_25_and_by_sendmail(
 ) -> None:
     machine = site.machine
     machine.write("/etc/aliases", "root: ops@example.com\n")
-    said = machine.run(f"{INSTALL} {package}", timeout=300).stdout
+    said = machine.run(f"{INSTALL} {package}", timeout=600).stdout
     assert "/etc/franker/secrets/postmark" in said
     site.give_token()
     assert raw(site, "by the package").startswith("250 ")
@@ -58,7 +57,7 @@ def test_apt_s_upgrade_under_load_refuses_no_connection(site: Site, package: str
     started = "systemctl show --property=MainPID --value franker-proxy"
     before = site.machine.tell(started)
     load = Load(site)
-    site.machine.run(f"{INSTALL} --reinstall {package}", timeout=300)
+    site.machine.run(f"{INSTALL} --reinstall {package}", timeout=600)
     seen = load.end()
     assert site.machine.tell(started) != before
     assert seen.refused == 0
@@ -69,13 +68,13 @@ def test_removing_it_leaves_mail_and_configuration(site: Site, package: str) -> 
     machine = site.machine
     machine.run("systemctl stop 'franker-worker@*'")
     raw(site, "left for later")
-    machine.run("apt-get remove --quiet --yes franker", timeout=300)
+    machine.run("apt-get remove --quiet --yes franker", timeout=600)
     left = {path for path in files_of(site.folder) if "franker" in path}
     assert {path for path in left if not path.startswith(KEPT)} <= {
         "var/lib/dpkg/info/franker.list",
         "var/lib/dpkg/info/franker.postrm",
         "var/lib/apt/extended_states",
     }
-    machine.run(f"{INSTALL} {package}", timeout=300)
+    machine.run(f"{INSTALL} {package}", timeout=600)
     site.arrived("left for later")
     assert machine.tell("systemctl is-enabled franker.target") == "enabled"

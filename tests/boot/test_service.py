@@ -1,15 +1,17 @@
 """Franker as a service of a Debian that has booted, used by the programs of an old host."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.boot.programs import COBOL, Load, raw
 from tests.boot.site import Site
 from tests.support.clients import body_text
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(1200)]
 
 UNITS = ("franker-proxy.service", "franker-worker@1.service", "franker-redis.service")
-MAIL_MINUTE = 100.0  # cron looks once a minute
+MAIL_MINUTE = 180.0  # cron looks once a minute
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,12 +83,11 @@ def test_verify_finds_nothing(installed: Site) -> None:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_exposure_is_at_most_one_and_a_half(
-    installed: Site, unit: str, capsys: pytest.CaptureFixture[str]
+    installed: Site, unit: str, record_property: Callable[[str, object], None]
 ) -> None:
     said = installed.machine.run(f"systemd-analyze security --no-pager --threshold=15 {unit}")
     figure = said.stdout.splitlines()[-1]
-    with capsys.disabled():
-        print(f"\n{figure}")
+    record_property("figure", figure)
     assert "Overall exposure level" in figure
 
 
@@ -114,7 +115,7 @@ def test_a_daemon_that_is_stopped_and_started_under_load_refuses_no_connection(
 def test_an_upgrade_under_load_refuses_no_connection(installed: Site) -> None:
     before = installed.machine.tell("readlink /opt/franker/current")
     load = Load(installed)
-    installed.machine.run(f"{installed.installer} {installed.wheel}", timeout=300)
+    installed.machine.run(f"{installed.installer} {installed.wheel}", timeout=600)
     seen = load.end()
     assert installed.machine.tell("readlink /opt/franker/current") != before
     assert before not in installed.machine.tell("ls /opt/franker").split()
@@ -126,7 +127,7 @@ def test_a_proxy_that_hangs_is_started_again(installed: Site) -> None:
     machine = installed.machine
     drop_in = "/run/systemd/system/franker-proxy.service.d/soon.conf"
     machine.run(f"mkdir -p $(dirname {drop_in})")
-    machine.run(f"printf '[Service]\\nWatchdogSec=2s\\n' > {drop_in}")
+    machine.run(f"printf '[Service]\\nWatchdogSec=6s\\n' > {drop_in}")
     machine.run("systemctl daemon-reload && systemctl restart franker-proxy")
     machine.run("systemctl kill --signal=STOP franker-proxy")
     try:
@@ -206,8 +207,9 @@ def test_cron_s_mail_sent_while_everything_is_stopped_arrives_later_and_once(
     machine = installed.machine
     machine.run("systemctl stop 'franker*'")
     assert "active" not in machine.tell("systemctl is-active 'franker*'").splitlines()
-    machine.until("ls /var/spool/franker/drop | grep -q .", MAIL_MINUTE)
-    report = machine.tell("cat /var/spool/franker/drop/* | grep -a -m1 -o 'the [0-9]* report'")
+    look = "grep --text --no-filename --only-matching 'the [0-9]* report' /var/spool/franker/drop/*"
+    machine.until(look, MAIL_MINUTE)
+    report = machine.run(look).stdout.splitlines()[0]
     machine.run("systemctl start franker.target")
     installed.until_body(report)
     machine.until("! ls /var/spool/franker/drop | grep -q .")

@@ -25,10 +25,12 @@ async def wait_until(
         await asyncio.sleep(_STEP_S)
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
-    """Return as soon as `condition()` is true; fail after `timeout` seconds."""
+def wait_for(
+    condition: Callable[[], object], timeout: float = 10.0, what: str = "", step: float = _STEP_S
+) -> None:
+    """Return as soon as `condition()` is true, asked every `step` s; fail after `timeout` s."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"after {timeout} s still not: {what or condition}")
-        time.sleep(_STEP_S)
+        time.sleep(step)
