@@ -125,34 +125,30 @@ def add_packages(folder: Path, *packages: str) -> None:
     fetch(folder, "/bin/sh", "-c", f"{install} || {{ {get} update && {install}; }}")
 
 
-def fetch(folder: Path, *command: str) -> None:
-    """Run `command` in `folder`, not booted, with this host's network and ways to its indexes.
+def fetch(folder: Path, *command: str) -> str:
+    """Run `command` in `folder`, not booted, with this host's ways to its indexes.
 
-    What it writes need not outlive a loss of power: nothing is made to wait for the disk.
+    Return what it printed. What it writes need not outlive a loss of power: nothing is made to
+    wait for the disk.
     """
-    version = (folder / "etc/debian_version").read_text().strip().replace("/", "-")
-    archives = CACHE / f"archives-{version}"
-    with (
-        own_groups() as groups,
-        _alone(archives.name),
-    ):  # apt locks its archives, and waits for none
-        archives.mkdir(exist_ok=True)
-        run(
+    with own_groups() as groups:
+        return run(
             *groups.command(
                 *("systemd-nspawn", "--quiet", f"--directory={folder}", "--register=no"),
                 *("--keep-unit", "--as-pid2", "--pipe", "--resolv-conf=bind-host"),
                 *("--suppress-sync=yes", "--setenv=DEBIAN_FRONTEND=noninteractive"),
-                *(f"--bind={archives}:/var/cache/apt/archives", *options(), *command),
+                *(*options(), *command),
             )
         )
 
 
-def run(*command: str | Path) -> None:
-    """Run `command`; fail with what it said when it fails."""
+def run(*command: str | Path) -> str:
+    """Run `command`, and return what it printed; fail with what it said when it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = f"{done.stderr[-2000:]}\n{done.stdout[-8000:]}"
         raise AssertionError(f"{' '.join(map(str, command))}: exit {done.returncode}\n{said}")
+    return done.stdout
 
 
 def wheel_of(folder: Path) -> Path:
