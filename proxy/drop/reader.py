@@ -9,12 +9,15 @@ as a dead letter, and its owner is told.
 import asyncio
 import contextlib
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from proxy import log
-from proxy.drop.folder import DropFolder, Dropped, Found, Look, NoLetterError
+from proxy.drop.file import Dropped
+from proxy.drop.folder import DropFolder
+from proxy.drop.look import Found, Look
 from proxy.listener import Intake, replies
 from proxy.listener.commands import MAX_PATH
 from proxy.listener.peer import user_name
@@ -23,10 +26,14 @@ from proxy.metrics.intake import DEFECTS, DROP_MESSAGES
 from proxy.submission import Refusal
 
 LOOK_EVERY_S = 2.0
+_LOOK_AGAIN_S = 1.0  # in the middle of many letters: whoever comes then waits no longer
 _AGAIN_S = (5.0, 60.0)  # after trouble: first pause and longest
 _AT_ONCE = 20
 _AT_ONCE_OCTETS = 4_000_000
+_CHECKED_AT_ONCE = 500  # recipients: a few milliseconds
 _MOST_SAID = 1000
+_MOST_NAMED = 20  # files that are no letters
+_NAMED_WITHIN_S = 60.0
 _ADDRESS = "127.0.0.1"  # as if it had come by SMTP: who hands mail in this way is on this host
 _NO_ADDRESS = "501 5.1.3 Bad recipient address: it is too long"
 
@@ -63,6 +70,7 @@ class DropReader:
         self._wake = asyncio.Event()
         self._said: set[str] = set()
         self._left: set[str] = set()  # names of what is no letter
+        self._named, self._named_since = 0, -math.inf
         self._waiting = 0
         self._look_took = 0.0
         DROP_MESSAGES.set_function(lambda: self._waiting)
@@ -97,34 +105,39 @@ class DropReader:
         while more:
             began = time.monotonic()
             look: Look = await asyncio.to_thread(self._folder.look, frozenset(self._left))
-            self._look_took = time.monotonic() - began
+            looked = time.monotonic()
+            self._look_took = looked - began
             self._waiting = look.waiting
-            for trouble in look.troubles:
-                self._say(f"drop: left alone: {trouble}")
-            for some in _parcels(look.letters):
-                done = await asyncio.gather(*(self._take(one.once) for one in some))
-                self._waiting -= sum(done)
-                if not all(done):
-                    return False
+            self._left &= look.passed
+            for name, trouble in look.troubles.items():
+                self._leave_alone(name, trouble)
+            enough = looked + max(_LOOK_AGAIN_S, 5 * self._look_took)
             more = len(look.letters) < look.waiting
+            for some in _parcels(look.letters):
+                if time.monotonic() > enough:  # it may be somebody else's turn
+                    more = True
+                    break
+                if not await self._take(some):
+                    return False
+            if more:
+                await asyncio.sleep(self._look_took)  # others have work to do, too
         return True
 
-    async def _take(self, once: str) -> bool:
-        """Keep one letter and remove its file; return False when it could not be kept now.
+    async def _take(self, some: Sequence[Found]) -> bool:
+        """Keep some letters and remove their files; return False when one could not be kept now.
 
-        One that turns out to be none is passed over from now on.
+        What turns out to be no letter is passed over from now on.
         """
-        try:
-            dropped = await asyncio.to_thread(self._folder.read, once)
-        except NoLetterError as error:
-            if str(error):
-                self._say(f"drop: left alone: {once}: {error}")
-                self._left.add(once)
-            return True
-        if not await self._keep(dropped):
-            return False
-        await asyncio.to_thread(self._folder.remove, dropped)
-        return True
+        letters, troubles = await asyncio.to_thread(self._folder.read, [one.once for one in some])
+        self._waiting -= len(some) - len(letters)
+        for once, trouble in troubles.items():
+            self._left.add(once)
+            self._leave_alone(once, trouble)
+        done = await asyncio.gather(*map(self._keep, letters))
+        kept = [letter for letter, is_kept in zip(letters, done, strict=True) if is_kept]
+        await asyncio.to_thread(self._folder.remove, kept)
+        self._waiting -= len(kept)
+        return all(done)
 
     async def _keep(self, dropped: Dropped) -> bool:
         letter, terms = dropped.letter, self._terms
@@ -141,7 +154,7 @@ class DropReader:
             notify=not letter.never_notify,
             once=dropped.once,
         )
-        refused = _refused(whole, terms)
+        refused = await _refused(whole, terms)
         good = tuple(one for one in whole.recipients if one not in refused)
         for start in range(0, len(good), terms.recipients):
             part = _part(whole, good[start : start + terms.recipients])
@@ -157,6 +170,20 @@ class DropReader:
         dead = replace(_part(whole, tuple(refused)), once=_once(whole.once, refused, "dead"))
         return await terms.intake.bury(dead, letter.message, refused, came=dropped.came)
 
+    def _leave_alone(self, name: str, trouble: str) -> None:
+        """Say why a file is left alone; of a flood of them the first of each minute."""
+        text = f"drop: left alone: {name}: {trouble}"
+        if text in self._said:
+            return
+        now = time.monotonic()
+        if now - self._named_since > _NAMED_WITHIN_S:
+            self._named, self._named_since = 0, now
+        self._named += 1
+        if self._named <= _MOST_NAMED:
+            self._say(text)
+        elif self._named == _MOST_NAMED + 1:
+            log.notice("drop: left alone: more files that are no letters")
+
     def _say(self, text: str) -> None:
         if text not in self._said:
             if len(self._said) >= _MOST_SAID:
@@ -165,7 +192,7 @@ class DropReader:
             log.notice(text)
 
 
-def _refused(envelope: Envelope, terms: _Terms) -> dict[str, str]:
+async def _refused(envelope: Envelope, terms: _Terms) -> dict[str, str]:
     """Return those whom SMTP would have refused before the message came, and its replies."""
     words = terms.refuses
     sender = terms.intake.check_sender(envelope.reverse_path)
@@ -174,8 +201,10 @@ def _refused(envelope: Envelope, terms: _Terms) -> dict[str, str]:
     if words:
         return dict.fromkeys(envelope.recipients, words)
     refused: dict[str, str] = {}
-    for one in envelope.recipients:
-        found: Refusal | str | None
+    found: Refusal | str | None
+    for number, one in enumerate(envelope.recipients, 1):
+        if number % _CHECKED_AT_ONCE == 0:
+            await asyncio.sleep(0)  # there may be hundreds of thousands
         found = _NO_ADDRESS if len(one) > MAX_PATH else terms.intake.check_recipient(one)
         if found is not None:
             refused[one] = str(found)

@@ -41,8 +41,12 @@ def put(folder: str, once: str, octets: bytes) -> None:
         else:
             # The folder cannot be opened to be synced by those who may not list it; its journal
             # is, with the change of name, when the renamed file is (ext4, XFS, Btrfs).
-            os.fsync(file)
-            _sync(folder)
+            try:
+                os.fsync(file)
+                _sync(folder)
+            except BaseException:
+                os.unlink(once, dir_fd=place)
+                raise
         finally:
             os.close(file)
     finally:
@@ -63,7 +67,8 @@ def _sync(folder: str) -> None:
 def listening(folder: str) -> list[str]:
     """Return where the proxy listens, as it said last; nothing where nobody can say.
 
-    Only the folder's own owner, or root, is believed.
+    Only the folder's own owner, or root, is believed, and only in a file that was made here: one
+    with a second name may be anything of theirs.
     """
     try:
         owner = os.stat(folder).st_uid
@@ -73,7 +78,9 @@ def listening(folder: str) -> list[str]:
         return []
     try:
         found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, owner):
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            return []
+        if found.st_uid not in (0, owner):
             return []
         return os.read(file, 65536).decode("utf-8", "replace").split("\n")
     except OSError:
