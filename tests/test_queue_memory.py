@@ -93,13 +93,13 @@ async def test_only_mail_counts_as_mail_whatever_else_the_server_counts(kind: st
         for _ in range(4):
             await _keep(data_dir, [a_large_job(4_000_000)])
         with_mail = _mail(client)
-        client.flushall()
+        client.execute_command("FLUSHALL", "SYNC")
         await wait_until(lambda: _mail(client) < 1_000_000, what="next to nothing is counted")
         assert with_mail == pytest.approx(16_000_000, rel=0.1)
         await _keep(data_dir, [a_job(os.urandom(1000)) for _ in range(3000)])
         counted = _mail(client)
         there = _used(client)
-        client.flushall()
+        client.execute_command("FLUSHALL", "SYNC")
         assert counted == pytest.approx(there - _used(client), rel=0.1)
     finally:
         server.stop()
