@@ -47,9 +47,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for figure in sorted(map(str, figures)):
         terminalreporter.write_line(figure)
     for reason in reasons:
-        terminalreporter.write_line(
-            f"NOT TRIED: {SUITE} CANNOT BE BOOTED HERE: {reason}", bold=True
-        )
+        terminalreporter.write_line(f"NOT TRIED: {reason}", bold=True)
 
 
 @pytest.fixture(scope="session")
@@ -58,10 +56,10 @@ def suite() -> str:
     if lacking := probe.missing_tools():
         pytest.skip(lacking)
     if why := probe.impossible():
-        raise CannotHere(why)
+        raise CannotHere(f"{SUITE} CANNOT BE BOOTED HERE: {why}")
     with copy_of(base_folder(SUITE)) as folder:
         if why := probe.cannot_boot(folder):
-            raise CannotHere(why)
+            raise CannotHere(f"{SUITE} CANNOT BE BOOTED HERE: {why}")
     return SUITE
 
 

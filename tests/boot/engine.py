@@ -77,7 +77,7 @@ class Engine:
             if not trouble:
                 return
             said.append(f"{' '.join(way)}: {trouble}")
-        raise EngineMissing("no Docker engine starts here: " + "; ".join(said))
+        raise EngineMissing("NO CONTAINER RUNS HERE: " + "; ".join(said))
 
     def _start(self, folder: Path, driver: str, *options: str) -> str:
         """Try one way, and whether containers run; return "" or what the engine said."""
@@ -95,14 +95,14 @@ class Engine:
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
         try:
-            wait_for(self._answers, 120)
+            wait_for(self._answers, 120, step=0.1)
             trouble = self._trial(folder)
         except (AssertionError, ChildProcessError):
             trouble = log.read_text(errors="replace").strip() or "the engine says nothing"
         if trouble:
             self.close()
         assert "unknown flag" not in trouble, trouble  # which would be our mistake
-        return trouble[-500:]
+        return trouble.rpartition("\n")[2][-500:]
 
     def _trial(self, folder: Path) -> str:
         """Run a container that has next to nothing in it; return "" or what the engine said."""
@@ -127,13 +127,13 @@ class Engine:
         return not self._run(["docker", "info"]).returncode
 
     def close(self) -> None:
-        """End it, and what runs in it."""
+        """End it, what runs in it, and the networks that it made on this host."""
         if self._process is None:
             return
         if self._process.poll() is None:
-            running = self._run(["docker", "ps", "--quiet"]).stdout.split()
-            if running:
-                self._run(["docker", "kill", *running])
+            if there := self._run(["docker", "ps", "--all", "--quiet"]).stdout.split():
+                self._run(["docker", "rm", "--force", "--volumes", *there])
+            self._run(["docker", "network", "prune", "--force"])
             self._process.terminate()
             try:
                 self._process.wait(60)
@@ -208,22 +208,25 @@ def _checked(done: subprocess.CompletedProcess[str]) -> str:
 
 def _plain_debian(suite: str) -> Path:
     """Return a tar file of a Debian with nothing in it; made at the first call."""
-    file = debian.CACHE / f"{suite}.tar"
+    file = debian.CACHE / f"{suite}-image.tar"
     if file.exists():
         return file
     folder = debian.plain_folder(suite)
     with tempfile.TemporaryDirectory(prefix="plain-", dir=debian.CACHE) as work:
-        part, ways = Path(work, "plain.tar"), Path(work, "ways/etc/apt/apt.conf.d")
-        ways.mkdir(parents=True)
+        part, more = Path(work, "plain.tar"), Path(work, "more")
+        apt, dpkg = more / "etc/apt/apt.conf.d", more / "etc/dpkg/dpkg.cfg.d"
+        apt.mkdir(parents=True)
+        dpkg.mkdir(parents=True)
         for file_of_host in apt_ways():
-            shutil.copy(file_of_host, ways)
+            shutil.copy(file_of_host, apt)
+        # As Debian's own images have it: a layer that is lost is built again.
+        (dpkg / "docker-apt-speedup").write_text("force-unsafe-io\n")
         left_out = ("./var/cache/apt/archives/*.deb", "./var/lib/apt/lists/*")
         excluded = [f"--exclude={pattern}" for pattern in left_out]
-        command = ["tar", "--create", f"--file={part}", f"--directory={folder}", *excluded, "."]
         # File by file: an image may name no folder twice.
-        if settings := [f"./etc/apt/apt.conf.d/{one.name}" for one in ways.iterdir()]:
-            command += [f"--directory={Path(work, 'ways')}", *settings]
-        debian.run(*command)
+        added = [f"./{one.relative_to(more)}" for one in more.rglob("*") if one.is_file()]
+        command = ["tar", "--create", f"--file={part}", f"--directory={folder}", *excluded, "."]
+        debian.run(*command, f"--directory={more}", *added)
         part.rename(file)
     return file
 
