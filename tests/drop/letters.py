@@ -48,3 +48,16 @@ def refusal(folder: DropFolder, name: str) -> str:
 
 def names(folder: DropFolder) -> list[str]:
     return [found.once for found in folder.look().letters]
+
+
+def a_letter_to(to: str) -> bytes:
+    text = f"From: app@example.com\r\nTo: {to}\r\nSubject: x\r\n\r\ntext\r\n"
+    return pack(Letter("app@example.com", [to], text.encode()))
+
+
+def leave(folder: Path, number: int, to: str, uid: int = 0) -> Path:
+    """Leave a letter of that user there, without waiting for the disk; return its path."""
+    new = folder / f"new-{number}"
+    new.write_bytes(a_letter_to(to))
+    os.chown(new, uid, -1)
+    return new.rename(folder / once(number))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from proxy.sendmail.letter import Letter, pack
+from tests.drop.letters import a_letter_to, leave
 from tests.support.far_end import BackgroundFarEnd, background_far_end
 from tests.support.office import Office
 from tests.support.sendmail import NOBODY, Sendmail, python_for_everybody
@@ -41,24 +41,11 @@ def host(far_end: BackgroundFarEnd, place: Path) -> Iterator[Office]:
     office.close()
 
 
-def a_letter(to: str) -> bytes:
-    text = f"From: app@example.com\r\nTo: {to}\r\nSubject: x\r\n\r\ntext\r\n"
-    return pack(Letter("app@example.com", [to], text.encode()))
-
-
-def put(folder: Path, number: int, to: str, uid: int = 0) -> Path:
-    path = folder / f"{number:032x}"
-    new = folder / f"new-{number}"
-    new.write_bytes(a_letter(to))
-    os.chown(new, uid, -1)
-    return new.rename(path)
-
-
 def test_hostile_files_are_named_once_left_alone_and_keep_no_mail_waiting(
     host: Office, place: Path
 ) -> None:
     drop = place / "drop"
-    (place / "secret").write_bytes(a_letter("leaked@example.net"))
+    (place / "secret").write_bytes(a_letter_to("leaked@example.net"))
     names = iter(f"{number:032x}" for number in range(100))
     (drop / next(names)).symlink_to(place / "secret")
     os.link(place / "secret", drop / next(names))
@@ -69,9 +56,9 @@ def test_hostile_files_are_named_once_left_alone_and_keep_no_mail_waiting(
     (drop / next(names)).write_bytes(b"rubbish\n" * 1000)
     (drop / "\x1b[31mred\n2026 forged").touch()
     hostile = {one.name for one in drop.iterdir()} - {".listening"}
-    put(drop, 1000, "among@example.net", NOBODY)
+    leave(drop, 1000, "among@example.net", NOBODY)
     host.the_one_for("among@example.net")
-    put(drop, 1001, "after@example.net")
+    leave(drop, 1001, "after@example.net")
     host.the_one_for("after@example.net")
     assert {one.name for one in drop.iterdir()} - {".listening"} == hostile
     assert (place / "secret").exists()
@@ -85,8 +72,8 @@ def test_hostile_files_are_named_once_left_alone_and_keep_no_mail_waiting(
 def test_the_thousands_of_one_user_do_not_hold_up_another(host: Office, place: Path) -> None:
     drop = place / "drop"
     for number in range(1500):
-        put(drop, number, f"flood{number}@example.net", NOBODY)
-    put(drop, 5000, "patient@example.net")
+        leave(drop, number, f"flood{number}@example.net", NOBODY)
+    leave(drop, 5000, "patient@example.net")
     host.the_one_for("patient@example.net")
     wait_for(lambda: host.taken_for("flood1499@example.net"), 60, "the flood arrives, too")
     wait_for(lambda: len(list(drop.iterdir())) == 1, 30, "all letters are taken")
@@ -97,9 +84,9 @@ def test_what_is_no_letter_keeps_none_waiting_however_much_there_is(
 ) -> None:
     drop = place / "drop"
     for number in range(150):
-        path = put(drop, number, "never@example.net", NOBODY)
+        path = leave(drop, number, "never@example.net", NOBODY)
         path.write_bytes(path.read_bytes()[:-1])
-    put(drop, 5000, "behind@example.net", NOBODY)
+    leave(drop, 5000, "behind@example.net", NOBODY)
     host.the_one_for("behind@example.net")
     # Nor does it fill the log: so many lines a minute.
     assert host.program.log.count("left alone") < 100
@@ -110,7 +97,7 @@ def test_letters_are_taken_at_start_and_dated_when_they_were_handed_in(
 ) -> None:
     drop = place / "drop"
     drop.mkdir()
-    came = put(drop, 1, "before@example.net", NOBODY).stat().st_ctime
+    came = leave(drop, 1, "before@example.net", NOBODY).stat().st_ctime
     office = Office(place, far_end, {"drop": {"folder": str(drop)}})
     try:
         arrived = office.the_one_for("before@example.net")
@@ -127,7 +114,7 @@ def test_while_no_mail_can_be_kept_letters_stay(far_end: BackgroundFarEnd, place
         with contextlib.closing(redis.Redis(unix_socket_path=path)) as store:
             store.set("foreign", b"x" * 30_000_000)
             office.program.wait_for(" store_full ")
-            letter = put(place / "drop", 1, "stays@example.net")
+            letter = leave(place / "drop", 1, "stays@example.net")
             office.program.wait_for("452 4.3.1")
             assert letter.exists()
             store.delete("foreign")
