@@ -23,7 +23,7 @@ check: $(VENV)/.for-working
 	$(BIN)/mypy
 
 # Boots a Debian and installs Franker on it as its users do; for root, with debootstrap and
-# systemd-container. Another one: make boot SUITE=trixie; a part: make boot BOOT=tests/boot/test_package.py
+# systemd-container. Others: make boot SUITE=trixie (or noble); a part: make boot BOOT=tests/boot/test_package.py
 SUITE ?= bookworm
 BOOT ?= tests/boot
 boot: $(VENV)/.for-working
