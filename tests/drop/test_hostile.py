@@ -3,7 +3,6 @@
 import errno
 import os
 import socket
-import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from proxy.drop import look as look_module
 from proxy.drop.file import Dropped
 from proxy.drop.folder import DropFolder
 from proxy.sendmail import drop
-from tests.drop.letters import NOBODY, a_letter, names, needs_root, once, put, read, refusal
-from tests.support.sendmail import python_for_everybody
+from tests.drop.letters import a_letter, names, once, put, read, refusal
 
 
 def test_a_symbolic_link_is_not_followed(folder: DropFolder, place: Path) -> None:
@@ -236,70 +234,6 @@ def test_what_is_passed_over_is_forgotten_when_it_is_gone(folder: DropFolder) ->
     for number in (1, 2):
         put(folder, number, b"rubbish")
     assert folder.look(frozenset({once(1), once(3)})).passed == {once(1)}
-
-
-# As another user, for real
-
-_ATTACKS = """
-import os, socket, sys
-drop, victim, elsewhere, own = sys.argv[1:]
-x = os.path.join
-attacks = {
-    "see what is there": lambda: os.listdir(drop),
-    "read another's letter": lambda: open(x(drop, victim)).read(),
-    "write to it": lambda: open(x(drop, victim), "r+b"),
-    "write over it": lambda: open(x(drop, victim), "wb"),
-    "remove it": lambda: os.unlink(x(drop, victim)),
-    "rename it": lambda: os.rename(x(drop, victim), x(drop, "a" * 32)),
-    "put another in its place": lambda: os.rename(x(drop, own), x(drop, victim)),
-    "give it a second name": lambda: os.link(x(drop, victim), x(elsewhere, "second")),
-    "have it opened for all": lambda: os.chmod(x(drop, victim), 0o666),
-    "say where the proxy listens": lambda: open(x(drop, ".listening"), "w"),
-    "remove what says that": lambda: os.unlink(x(drop, ".listening")),
-    "rename it, too": lambda: os.rename(x(drop, ".listening"), x(drop, "gone")),
-    "open the folder for all": lambda: os.chmod(drop, 0o777),
-    "remove the folder": lambda: os.rmdir(drop),
-    "rename the folder": lambda: os.rename(drop, drop + "2"),
-    "give a letter to another": lambda: os.chown(x(drop, own), 0, 0),
-    "make a device": lambda: os.mknod(x(drop, "b" * 32), 0o20666, os.makedev(1, 5)),
-}
-for name, attack in attacks.items():
-    try:
-        attack()
-    except OSError:
-        continue
-    print(name)
-"""
-
-
-@needs_root
-@pytest.mark.skipif(not python_for_everybody(), reason="no Python that everybody can start")
-def test_another_user_can_do_nothing_but_put_letters_in(folder: DropFolder, place: Path) -> None:
-    folder.say_listening(["127.0.0.1:25"])
-    victim = put(folder, 1)
-    own = put(folder, 2, uid=NOBODY)
-    elsewhere = place / "elsewhere"
-    elsewhere.mkdir()
-    os.chown(elsewhere, NOBODY, -1)
-    before = victim.stat(), victim.read_bytes()
-    done = subprocess.run(
-        [
-            *(python_for_everybody(), "-ISc", _ATTACKS),
-            *map(str, (folder.path, victim.name, elsewhere, own.name)),
-        ],
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
-        cwd="/",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == ""
-    assert (victim.stat(), victim.read_bytes()) == before
-    assert drop.listening(str(folder.path)) == ["127.0.0.1:25", ""]
-    assert names(folder) == [once(1), once(2)]
-    assert read(folder, once(1)).uid == 0
 
 
 def test_a_second_name_of_a_file_of_ours_is_not_believed_where_we_listen(
