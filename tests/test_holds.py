@@ -306,7 +306,7 @@ async def test_workers_give_back_what_they_had_claimed_and_say_that_they_keep_to
         assert not gone & held
         assert set(queued(queue)) == held
         await release(store)
-        await wait_until(lambda: queued(queue) == [] and started(queue) == [], timeout=20)
+        await wait_until(lambda: queued(queue) == [] and started(queue) == [])
         assert set(far_end.counts().values()) == {1}
         assert len(far_end.counts()) == 300
 
@@ -429,7 +429,7 @@ async def test_flush_lets_a_paused_route_be_tried_at_once(
         queue.hset(keys.ROUTES, name, far)
         done = await flushing.flush(store, ("outbound",), Selection(stream="outbound"))
         assert done.routes == 1
-        await wait_until(lambda: len(far_end.logins) > logins, timeout=5)
+        await wait_until(lambda: len(far_end.logins) > logins)
         other = await flushing.flush(store, ("outbound",), Selection(stream="broadcasts"))
         assert other.routes == 0
 

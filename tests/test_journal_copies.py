@@ -37,7 +37,7 @@ async def stand_still(redis: Program, load: Load) -> None:
     """Stop Redis under load, for so long that mail goes to the journal."""
     redis.signal(signal.SIGSTOP)
     taken = len(load.accepted)
-    await wait_until(lambda: len(load.accepted) > taken + 300, 20, "mail is taken all the same")
+    await wait_until(lambda: len(load.accepted) > taken + 300, what="mail is taken all the same")
     redis.signal(signal.SIGCONT)
 
 

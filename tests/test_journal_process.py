@@ -68,7 +68,7 @@ async def absence(place: Place, go: Callable[[], None], back: Callable[[], None]
     at_first = len(load.accepted)
     loop = asyncio.get_running_loop()
     end = loop.time() + s
-    await wait_until(lambda: len(load.accepted) > at_first + 200, 20, "mail is taken all the same")
+    await wait_until(lambda: len(load.accepted) > at_first + 200, what="mail is taken all the same")
     while loop.time() < end:
         assert (await asyncio.to_thread(place.get, "/readyz"))[0] == 200
         await asyncio.to_thread(place.in_journal)

@@ -71,7 +71,7 @@ class Place:
     def fill(self) -> None:
         """Let another program take all memory that Redis may still use."""
         # What Redis gives back of its clients' buffers meanwhile is taken as well.
-        wait_for(self._filled, 20, "Redis has no memory left")
+        wait_for(self._filled, what="Redis has no memory left")
 
     def _filled(self) -> bool:
         client = self.redis.client()

@@ -253,11 +253,11 @@ async def test_of_mail_on_ten_connections_few_die_when_the_account_is_suspended_
     settings = settings_for(far_end, data_dir, retry={"first": 0.5})
     async with relay_at_work(settings, data_dir):
         await wait_until(refusing)
-        await wait_until(lambda: far_end.store.count == 60 and not started(queue), 20)
+        await wait_until(lambda: far_end.store.count == 60 and not started(queue))
         assert 0 < len(dead(queue)) < 5
         assert len(dead(queue)) + len(everywhere(queue)) == 140
         far_end.mend()
-        await far_end.until(200 - len(dead(queue)), timeout=20)
+        await far_end.until(200 - len(dead(queue)))
         await wait_until(lambda: not queue.exists(keys.REFUSALS) and not refusing())
     assert fault
     assert len(dead(queue)) < 5
@@ -342,7 +342,7 @@ async def test_of_200_messages_to_a_suspended_account_few_die_by_many_workers_an
         put(queue, 190)
         for program in programs:
             await asyncio.to_thread(program.wait_for, "route_paused stream=outbound")
-        await wait_until(lambda: not started(queue), 20)
+        await wait_until(lambda: not started(queue))
         early = dead(queue)
         assert len(early) < 5
         assert len(early) + len(queued(queue)) + len(scheduled(queue)) == 200
@@ -378,7 +378,7 @@ async def test_a_worker_killed_and_started_over_and_over_kills_no_more_mail(fold
             try:
                 await asyncio.to_thread(program.wait_for, "route_paused stream=outbound")
             finally:
-                await wait_until(lambda: not started(queue), 20)
+                await wait_until(lambda: not started(queue))
         program.stop()
         assert len(dead(queue)) < 5
         assert len(dead(queue)) + len(everywhere(queue)) == 100

@@ -43,7 +43,7 @@ class Proxy:
     def hang_up(self, word: str = " reloaded ") -> str:
         count = self.program.log.count(word)
         self.program.signal(signal.SIGHUP)
-        wait_for(lambda: self.program.log.count(word) > count, 20, word)
+        wait_for(lambda: self.program.log.count(word) > count, what=word)
         return [line for line in self.program.log.splitlines() if word in line][-1]
 
     def client(self) -> smtplib.SMTP:
@@ -82,7 +82,7 @@ def test_an_open_connection_goes_on_and_its_next_mail_follows_the_new_rule(proxy
     wanted = 'franker_messages_accepted_total{stream="billing"} 1.0'
     assert wanted in proxy.metrics()
     shown = 'franker_queue_messages{state="queued",stream="billing"} 1.0'
-    wait_for(lambda: shown in proxy.metrics(), 20, shown)
+    wait_for(lambda: shown in proxy.metrics(), what=shown)
 
 
 def test_a_mail_that_was_begun_before_ends_as_it_began(proxy: Proxy) -> None:

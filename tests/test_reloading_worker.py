@@ -63,7 +63,7 @@ class Worker:
     def hang_up(self, word: str = " reloaded ") -> str:
         count = self.program.log.count(word)
         self.program.signal(signal.SIGHUP)
-        wait_for(lambda: self.program.log.count(word) > count, 20, word)
+        wait_for(lambda: self.program.log.count(word) > count, what=word)
         return [line for line in self.program.log.splitlines() if word in line][-1]
 
     def taken(self) -> list[tuple[str, str]]:

@@ -34,7 +34,7 @@ def replica(master: RedisServer) -> Iterator[RedisServer]:
     server.start()
     server.client().replicaof("127.0.0.1", master.port)
     look = master.client()
-    wait_for(lambda: look.info("replication").get("min_slaves_good_slaves") == 1, 20)
+    wait_for(lambda: look.info("replication").get("min_slaves_good_slaves") == 1)
     yield server
     server.kill()  # while it writes its first file it does not end when asked to
     remove_data_dir(folder)
@@ -97,7 +97,7 @@ def sentinel_url(master: RedisServer, replica: RedisServer) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["redis-server", str(file), "--sentinel"], stdout=log)
     probe = redis.Redis(port=port)
-    wait_for(lambda: _answers(probe), 10, "Sentinel answers")
+    wait_for(lambda: _answers(probe), what="Sentinel answers")
     yield f"redis+sentinel://127.0.0.1:1,127.0.0.1:{port}/mail"
     probe.close()
     process.terminate()

@@ -90,13 +90,13 @@ def test_the_printed_curl_line_brings_a_message_to_the_stand_in_over_tls(
     program("curl")
     line = running.output.partition("Try it:")[2].strip().splitlines()[0]
     run_client(["sh", "-c", line], home=tmp_path)
-    wait_for(lambda: taken(running, "you@example.net"), 10, "taken")
+    wait_for(lambda: taken(running, "you@example.net"), what="taken")
     (message,) = taken(running, "you@example.net")
     assert message["stream"] == "outbound"
     assert ["X-PM-Message-Stream", "outbound"] in message["fields"]  # type: ignore[operator]  # JSON
     assert str(message["tls"]).startswith("TLSv1.")
     for word in (" kept id=", " sent id=", "sandbox took"):
-        wait_for(lambda word=word: word in running.log + running.output, 10, word)
+        wait_for(lambda word=word: word in running.log + running.output, what=word)
 
 
 def test_the_welcome_says_where_it_goes(running: Program, installation: Installation) -> None:
@@ -130,7 +130,7 @@ def test_a_part_that_is_killed_comes_back_and_mail_flows_on(
 ) -> None:
     before = children(running.pid)[part]
     os.kill(before, signal.SIGKILL)
-    wait_for(lambda: children(running.pid).get(part, before) != before, 10, "started again")
+    wait_for(lambda: children(running.pid).get(part, before) != before, what="started again")
     to = new_recipient()
     wait_for(
         lambda: (
@@ -142,7 +142,7 @@ def test_a_part_that_is_killed_comes_back_and_mail_flows_on(
         20,
         "mail taken again",
     )
-    wait_for(lambda: taken(running, to), 20, "mail sent again")
+    wait_for(lambda: taken(running, to), what="mail sent again")
 
 
 def test_a_second_run_on_the_same_folder_is_refused(
@@ -230,7 +230,7 @@ def test_sigint_in_the_terminal_reaches_only_the_parent(
     trial = here.start("run", "--sandbox")
     trial.wait_for("Try it:")
     trial.signal(signal.SIGINT)
-    wait_for(lambda: trial.exit_code is not None, 20, "ended")
+    wait_for(lambda: trial.exit_code is not None, what="ended")
     assert trial.exit_code == 0
 
 

@@ -109,8 +109,8 @@ class Parent:
         return int([words[2] for words in found if words[:2] == ["start", name]][-1])
 
     def wait_ready(self) -> None:
-        wait_for(lambda: "Franker is ready" in self.output.read_text(), 10, "ready")
-        wait_for(lambda: set(self.lines("start")) == self.parts, 10, "all started")
+        wait_for(lambda: "Franker is ready" in self.output.read_text(), what="ready")
+        wait_for(lambda: set(self.lines("start")) == self.parts, what="all started")
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_no_part_outlives_a_killed_parent(parent: Callable[..., Parent]) -> None
     running.wait_ready()
     running.process.kill()
     running.process.wait(10)
-    wait_for(lambda: set(running.lines("end")) == {"redis", "worker"}, 10, "both ended")
+    wait_for(lambda: set(running.lines("end")) == {"redis", "worker"}, what="both ended")
 
 
 def test_it_goes_on_when_nobody_reads_what_it_says(data_dir: Path) -> None:
@@ -215,8 +215,8 @@ def test_it_goes_on_when_nobody_reads_what_it_says(data_dir: Path) -> None:
         command, cwd=ROOT, env=clean_environ(), stdout=write_end, stderr=write_end
     ) as running:
         os.close(write_end)
-        wait_for(lambda: (data_dir / "diary").read_text().count("start proxy") == 3, 10, "third")
-        wait_for(lambda: "127.0.0.1:2599" in (data_dir / "run.json").read_text(), 10, "ready")
+        wait_for(lambda: (data_dir / "diary").read_text().count("start proxy") == 3, what="third")
+        wait_for(lambda: "127.0.0.1:2599" in (data_dir / "run.json").read_text(), what="ready")
         assert running.poll() is None
         running.terminate()
         assert running.wait(10) == 0

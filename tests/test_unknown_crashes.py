@@ -90,7 +90,7 @@ async def test_what_is_asked_for_survives_the_death_of_worker_and_redis(folder: 
         far_end.fail("taken", do="drop", times=20)
         load = Load(one.smtp_port, count=40)
         await load.run()
-        await wait_until(lambda: waiting(one), 20)
+        await wait_until(lambda: waiting(one))
         programs["worker"].kill()
         programs["redis"].kill()
         await start(one, "redis")

@@ -114,7 +114,7 @@ async def test_a_wrong_token_stops_its_own_stream_only_and_costs_few_logins(
         assert {envelope.attempts for envelope in waiting} == {0}
         assert 1 <= site.refused_logins() <= 3
         site.tokens["second"].write_text(site.far_end.token)
-        await wait_until(lambda: site.arrived(second) == set(second.accepted), 20)
+        await wait_until(lambda: site.arrived(second) == set(second.accepted))
         assert dead(site.queue, "second") == []
         assert " deferred id=" not in site.worker.log
         assert site.refused_logins() <= 3
