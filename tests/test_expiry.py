@@ -20,7 +20,17 @@ from proxy.queue.job import JobEnvelope, decode_envelope
 from proxy.queue.selection import Selection
 from tests.support.far_end import FarEnd
 from tests.support.load import Load
-from tests.support.mail_queue import MARKED, dead, envelope, job, put, queued, scheduled, started
+from tests.support.mail_queue import (
+    MARKED,
+    dead,
+    envelope,
+    job,
+    put,
+    queued,
+    scheduled,
+    started,
+    unsettled,
+)
 from tests.support.processes import Installation
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import login_without_api, relay_at_work, sample, settings_for
@@ -208,7 +218,7 @@ async def test_mail_asked_for_is_sent_if_postmark_has_it_and_else_dies_once_its_
     put(queue, 2, mail=otp(4.0), body=MARKED)
     async with relay_at_work(settings, data_dir):
         await wait_until(lambda: dead(queue), 30)
-        await wait_until(lambda: not scheduled(queue) and not queued(queue) and not started(queue))
+        await wait_until(lambda: not unsettled(queue))
     assert far_end.store.count == 1
     assert len(dead(queue)) == 1
     assert owner_is_to_be_told(queue)

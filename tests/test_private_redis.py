@@ -58,7 +58,7 @@ def start(data_dir: Path) -> Iterator[Start]:
     yield begin
     for process in started:
         process.kill()
-        process.wait(10)
+        process.wait(30)
 
 
 def _said(data_dir: Path) -> str:
@@ -99,7 +99,7 @@ async def test_a_proxy_finds_it_durable_and_its_mail_survives_it(data_dir: Path,
     job = a_job()
     await committer.commit(job)
     server.kill()
-    server.wait(10)
+    server.wait(30)
     start()
     await _ready(data_dir)
     client = open_redis(Settings(), data_dir, timeout=5)
@@ -125,7 +125,7 @@ async def test_a_second_server_on_the_same_folder_is_refused(data_dir: Path, sta
     with pytest.raises(ServerError, match="another Redis server runs on"):
         take_lock(data_dir / FOLDER, wait=0)
     server.kill()  # the lock goes with the server, not with who started it
-    server.wait(10)
+    server.wait(30)
     os.close(take_lock(data_dir / FOLDER, wait=0))
 
 
@@ -155,7 +155,7 @@ async def test_what_a_crash_left_torn_is_cut_off_before_it_starts(data_dir: Path
     client.set("kept", "1")
     client.pipeline().rpush("torn", "x").set("torn too", "y" * 100).execute()
     server.kill()
-    server.wait(10)
+    server.wait(30)
     (file,) = (data_dir / FOLDER).rglob("*.incr.aof")
     file.write_bytes(file.read_bytes()[:-80])
     for _ in range(2):  # at the second start a torn block used to come back
@@ -165,7 +165,7 @@ async def test_what_a_crash_left_torn_is_cut_off_before_it_starts(data_dir: Path
         assert not client.exists("torn", "torn too")
         client.pipeline().set("later", "1").set("later too", "2").execute()
         server.kill()
-        server.wait(10)
+        server.wait(30)
     assert "octets of a write that a crash had torn were cut off" in _said(data_dir)
     client.close()
 

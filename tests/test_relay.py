@@ -9,7 +9,16 @@ import redis
 
 from proxy.queue.job import decode_envelope
 from tests.support.far_end import FarEnd
-from tests.support.mail_queue import dead, envelope, job, put, queued, scheduled, started
+from tests.support.mail_queue import (
+    dead,
+    envelope,
+    job,
+    put,
+    queued,
+    scheduled,
+    started,
+    unsettled,
+)
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import login_without_api, relay_at_work, sample, settings_for
 from tests.support.waiting import wait_until
@@ -39,7 +48,7 @@ def reply_to(queue: redis.Redis, job_id: str, address: str) -> str:
 
 
 def nothing_left(queue: redis.Redis, stream: str = "outbound") -> bool:
-    return not queued(queue, stream) and not started(queue, stream)
+    return not unsettled(queue, stream)
 
 
 async def test_a_message_is_sent_once_over_tls_and_leaves_nothing_behind(

@@ -43,7 +43,7 @@ def replica(master: RedisServer) -> Iterator[RedisServer]:
 @pytest.fixture
 async def committer(master: RedisServer, replica: RedisServer) -> AsyncIterator[GroupCommit]:
     store = open_redis(Settings(), master.data_dir, timeout=None)
-    made = GroupCommit(store, Demands(replicated=True), patience=1.0)
+    made = GroupCommit(store, Demands(replicated=True), patience=3.0)
     await made.start()
     await wait_until(lambda: not made.unready, what="the store is ready")
     yield made
@@ -101,7 +101,7 @@ def sentinel_url(master: RedisServer, replica: RedisServer) -> Iterator[str]:
     yield f"redis+sentinel://127.0.0.1:1,127.0.0.1:{port}/mail"
     probe.close()
     process.terminate()
-    process.wait(10)
+    process.wait(30)
     remove_data_dir(folder)
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -139,8 +140,7 @@ def test_a_part_that_is_killed_comes_back_and_mail_flows_on(
             ).returncode
             == 0
         ),
-        20,
-        "mail taken again",
+        what="mail taken again",
     )
     wait_for(lambda: taken(running, to), what="mail sent again")
 
@@ -165,6 +165,15 @@ def test_the_end_is_in_order_and_leaves_nothing_behind(
     assert not (here.data_dir / "trial/redis.sock").exists()
 
 
+def slowness() -> float:
+    """How much longer this machine takes for other people's modules, just now, than one with two
+    cores and nothing else to do: other work and an older processor are none of ours."""
+    began = time.monotonic()
+    modules = "import aiohttp, aiosmtpd.smtp, click, prometheus_client, pydantic, redis, rq, uvloop"
+    subprocess.run([sys.executable, "-c", modules], check=True)
+    return max(1.0, (time.monotonic() - began) / 0.6)
+
+
 def test_the_second_start_with_an_empty_queue_is_ready_in_under_two_seconds(
     install: Callable[..., Installation],
 ) -> None:
@@ -172,16 +181,15 @@ def test_the_second_start_with_an_empty_queue_is_ready_in_under_two_seconds(
     first = here.start("run", "--sandbox")
     first.wait_for("Try it:")
     first.stop()
-    seconds = []
-    while len(seconds) < 6 and min(seconds, default=9.0) >= 2.0:
+    seconds: list[tuple[float, float]] = []
+    while len(seconds) < 6 and all(took >= allowed for took, allowed in seconds):
+        allowed = 2.0 * slowness()
         began = time.monotonic()
         trial = here.start("run", "--sandbox")
         trial.wait_for("Try it:")
-        seconds.append(time.monotonic() - began)
+        seconds.append((time.monotonic() - began, allowed))
         trial.stop()
-    # Other work on this machine at the same time is none of ours.
-    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert min(seconds) < 2.0 * crowd, seconds
+    assert any(took < allowed for took, allowed in seconds), seconds
 
 
 def test_a_token_that_is_forgotten_stops_no_mail_and_sends_it_to_no_stand_in(
@@ -242,7 +250,7 @@ def test_a_second_worker_works_beside_the_first_and_listens_on_the_next_port(
         second.wait_for("started process=worker")
         address = f"127.0.0.1:{office.installation.worker_port + 1}"
         assert http_get(address, "/healthz")[0] == 200
-        assert http_get(address, "/readyz")[0] == 200
+        wait_for(lambda: http_get(address, "/readyz")[0] == 200, what="it is ready")
         assert "franker_relay_attempts_total" in http_get(address, "/metrics")[1]
     finally:  # what it would send is missed in the office's log by all tests that come after
         ended = second.stop()

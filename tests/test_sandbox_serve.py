@@ -104,7 +104,7 @@ def test_it_says_where_it_is_then_one_line_for_each_message(tmp_path: Path) -> N
         wait_for(lambda: "sandbox took 1:" in output.read_text(), what="the line")
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     start, line = output.read_text().strip().split("\n\n")
     assert str(where.ca_file) in start
     assert TOKEN in start

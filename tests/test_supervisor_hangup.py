@@ -27,7 +27,7 @@ def test_it_is_passed_on_to_those_that_read_the_configuration_again_and_to_no_ot
     running.process.send_signal(signal.SIGHUP)
     wait_for(lambda: set(running.lines("again")) == {"proxy", "worker"}, what="both were told")
     running.process.terminate()
-    assert running.process.wait(10) == 0
+    assert running.process.wait(30) == 0
     # SIGHUP ends the others without a word.
     assert set(running.lines("end")) == {"redis", "sandbox", "proxy", "worker"}
     assert len(running.lines("start")) == 4
