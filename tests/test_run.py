@@ -225,7 +225,7 @@ def test_a_port_that_is_taken_ends_it_and_names_the_port(
 ) -> None:
     here = install({"listen": {"smtp": [f"127.0.0.1:{installation.smtp_port}"]}})
     trial = here.start("run", "--sandbox")
-    wait_for(lambda: trial.exit_code is not None, 30, "ended")
+    wait_for(lambda: trial.exit_code is not None, 60, "ended")
     assert trial.exit_code == 1
     assert f"127.0.0.1:{installation.smtp_port}" in trial.log
     assert "Traceback" not in trial.log
@@ -238,7 +238,7 @@ def test_sigint_in_the_terminal_reaches_only_the_parent(
     trial = here.start("run", "--sandbox")
     trial.wait_for("Try it:")
     trial.signal(signal.SIGINT)
-    wait_for(lambda: trial.exit_code is not None, what="ended")
+    wait_for(lambda: trial.exit_code is not None, 60, "ended")
     assert trial.exit_code == 0
 
 
