@@ -62,8 +62,7 @@ def test_held_mail_waits_is_shown_and_goes_when_it_is_released(desk: Office) -> 
             'queue_messages{state="held",stream="outbound"} 1.0'
             in http_get(f"127.0.0.1:{desk.installation.http_port}", "/metrics")[1]
         ),
-        10,
-        "counted",
+        what="counted",
     )
     refused = desk.installation.run("queue", "retry", message_id)
     assert refused.returncode == 1
@@ -191,8 +190,7 @@ def test_each_hold_counts_what_it_takes_and_the_list_says_when_it_is_cut(desk: O
             "held by=hand hold=one" in desk.program.log
             and "released by=hand hold=one" in desk.program.log
         ),
-        10,
-        "logged",
+        what="logged",
     )
     say(desk, "release", "--all")
     wait_for(lambda: all(desk.taken_for(to) for to in recipients), what="sent")

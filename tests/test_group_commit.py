@@ -54,7 +54,7 @@ def _queued(redis_server: RedisServer, stream: str = "outbound") -> list[str]:
 
 async def _ready(committer: GroupCommit) -> GroupCommit:
     await committer.start()
-    await wait_until(lambda: not committer.unready, what="the store is ready")
+    await wait_until(lambda: not committer.unready, 60, "the store is ready")
     return committer
 
 

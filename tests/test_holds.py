@@ -455,7 +455,9 @@ _number = itertools.count()
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(PATTERNS, VALUES)
 def test_a_sender_pattern_takes_what_its_stars_can_stand_for(

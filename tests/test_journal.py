@@ -100,7 +100,7 @@ async def test_mail_is_kept_while_redis_reads_its_file(
     committer = await ready(build())
     before = await keep(committer, 20)
     redis_server.kill()
-    redis_server.options["key-load-delay"] = "20000"
+    redis_server.options["key-load-delay"] = "100000"
     starting = asyncio.create_task(asyncio.to_thread(redis_server.start))
     meanwhile = await keep(committer, 3)
     assert not starting.done()
@@ -348,7 +348,7 @@ async def test_a_drain_whose_answers_are_lost_moves_each_message_once(
     bad, folder = wire
     committer = await ready(build(folder))
     redis_server.kill()
-    jobs = [a_job() for _ in range(500)]
+    jobs = [a_job() for _ in range(2000)]  # more than is moved between two looks
     await asyncio.gather(*(committer.commit(job) for job in jobs))
     redis_server.start()
     client = redis_server.client()
@@ -532,7 +532,7 @@ async def test_mail_of_a_dead_process_goes_before_that_of_its_heir(
     await wait_until(
         lambda: redis_server.client().keys("franker:commit:*") == [fence_of(heir)],
         what="the fence of the dead is removed",
-        timeout=15,
+        timeout=40,
     )
 
 

@@ -67,7 +67,7 @@ def _said(data_dir: Path) -> str:
 
 async def _ready(data_dir: Path) -> None:
     client = redis.Redis(unix_socket_path=str(data_dir / "redis.sock"))
-    await wait_until(lambda: _answers(client), what="the server answers")
+    await wait_until(lambda: _answers(client), 60, "the server answers")
     client.close()
 
 
@@ -87,7 +87,7 @@ async def test_it_is_listed_under_its_name_and_ends_in_order(data_dir: Path, sta
     await _ready(data_dir)
     assert _title(server.pid) == f"franker redis {data_dir}/redis.sock"
     server.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(server.wait, 10) == 0
+    assert await asyncio.to_thread(server.wait, 30) == 0
     assert "started process=redis" in _said(data_dir)
 
 
@@ -95,7 +95,7 @@ async def test_a_proxy_finds_it_durable_and_its_mail_survives_it(data_dir: Path,
     server = start()
     committer = group_commit(Settings(), data_dir)
     await committer.start()
-    await wait_until(lambda: not committer.unready)
+    await wait_until(lambda: not committer.unready, 60)
     job = a_job()
     await committer.commit(job)
     server.kill()
@@ -135,7 +135,7 @@ async def test_a_restart_waits_for_the_server_that_is_ending(data_dir: Path, sta
     second = start()
     await wait_until(lambda: data_dir / FOLDER / "lock" in _open_files(second.pid))
     first.terminate()
-    await asyncio.to_thread(first.wait, 10)
+    await asyncio.to_thread(first.wait, 30)
     await _ready(data_dir)
     assert _title(second.pid).startswith("franker redis")
 
@@ -225,7 +225,7 @@ async def test_the_wheel_is_used_where_there_is_no_server(
     start()
     committer = group_commit(Settings(), data_dir)
     await committer.start()
-    await wait_until(lambda: not committer.unready)
+    await wait_until(lambda: not committer.unready, 60)
     await committer.commit(a_job())
     await committer.close()
     assert 'server="Valkey 9.' in _said(data_dir)
@@ -236,7 +236,7 @@ async def test_mail_kept_by_valkey_can_be_read_by_debians_redis(data_dir: Path):
     valkey.start()
     committer = group_commit(Settings(), data_dir)
     await committer.start()
-    await wait_until(lambda: not committer.unready)
+    await wait_until(lambda: not committer.unready, 60)
     before, after = a_job(), a_job()
     await committer.commit(before)
     client = valkey.client()

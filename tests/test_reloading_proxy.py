@@ -181,7 +181,7 @@ def test_systemd_is_told_when_reading_begins_and_when_it_is_over(proxy: Proxy) -
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         path = proxy.installation.folder / "notify.sock"
         told.bind(str(path))
-        told.settimeout(20)
+        told.settimeout(60)
         proxy.installation.environ["NOTIFY_SOCKET"] = str(path)
         proxy.program = proxy.installation.start("proxy")
         assert told.recv(4096).startswith(b"READY=1")

@@ -45,7 +45,7 @@ async def committer(master: RedisServer, replica: RedisServer) -> AsyncIterator[
     store = open_redis(Settings(), master.data_dir, timeout=None)
     made = GroupCommit(store, Demands(replicated=True), patience=3.0)
     await made.start()
-    await wait_until(lambda: not made.unready, what="the store is ready")
+    await wait_until(lambda: not made.unready, 60, "the store is ready")
     yield made
     await made.close(grace=0.1)
 
@@ -118,7 +118,7 @@ async def test_behind_sentinel_mail_goes_to_the_master_it_names(
     settings = Settings.model_validate({"redis": {"url": sentinel_url}})
     committer = group_commit(settings, master.data_dir)
     await committer.start()
-    await wait_until(lambda: not committer.unready, what="the store is ready")
+    await wait_until(lambda: not committer.unready, 60, "the store is ready")
     job = a_job()
     await committer.commit(job)
     await committer.close()

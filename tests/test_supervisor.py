@@ -238,7 +238,7 @@ def test_a_second_one_on_the_same_folder_is_refused(
         env=clean_environ(),
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert second.returncode == 1

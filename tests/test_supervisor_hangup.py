@@ -51,7 +51,7 @@ def test_systemd_hears_when_the_parts_begin_to_read_and_when_all_have_done_so(
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(data_dir / "notify.sock"))
-        told.settimeout(20)
+        told.settimeout(60)
         (data_dir / "part.py").write_text(PART)
         (data_dir / "diary").touch()
         command = [sys.executable, "-c", PARENT, str(data_dir)]
