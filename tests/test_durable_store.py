@@ -169,11 +169,11 @@ async def test_a_proxy_whose_store_is_not_durable_any_more_stays_up_and_says_why
     async def answer_is(begin: str) -> bool:
         return (await place.hand_in()).startswith(begin)
 
-    await wait_until(lambda: answer_is("250 "))
+    await wait_until(lambda: answer_is("250 "), 60)
     assert await asyncio.to_thread(place.durable) == 1
     await asyncio.to_thread(become_wrong, place.redis)
     reason = "the mail store is not durable: appendfsync is everysec, needed is always: "
-    await wait_until(lambda: answer_is(f"451 4.3.0 {reason}"), what="mail is refused")
+    await wait_until(lambda: answer_is(f"451 4.3.0 {reason}"), 60, "mail is refused")
     assert await asyncio.to_thread(place.durable) == 0
     status, said = await asyncio.to_thread(place.get, "/readyz")
     assert status == 503
@@ -181,6 +181,6 @@ async def test_a_proxy_whose_store_is_not_durable_any_more_stays_up_and_says_why
     assert place.proxy.exit_code is None
     assert 'store_not_durable reason="appendfsync is everysec' in place.proxy.log
     place.redis.client().config_set("appendfsync", "always")
-    await wait_until(lambda: answer_is("250 "), what="mail is kept again")
+    await wait_until(lambda: answer_is("250 "), 60, "mail is kept again")
     assert await asyncio.to_thread(place.durable) == 1
     assert (await asyncio.to_thread(place.get, "/readyz"))[0] == 200

@@ -486,7 +486,7 @@ async def test_an_envelope_that_nobody_can_read_is_held_only_with_its_stream(
 async def test_mail_that_expires_while_it_is_held_dies_there_and_other_mail_lives_on(
     queue: redis.Redis, store: redis.asyncio.Redis, data_dir: Path, far_end: FarEnd
 ) -> None:
-    password = envelope(rule="password", expires_at=time.time() + 2)
+    password = envelope(rule="password", expires_at=time.time() + 5)
     [message_id] = put(queue, mail=password)
     [other] = put(queue, mail=envelope("other@example.net", rule="password", waited=1e6))
     made = await hold(store, rule="password")
@@ -515,7 +515,7 @@ async def test_a_held_message_whose_client_was_told_no_can_be_taken_back(
 async def test_what_is_claimed_and_not_begun_is_back_before_the_command_returns(
     queue: redis.Redis, store: redis.asyncio.Redis, data_dir: Path, far_end: FarEnd
 ) -> None:
-    far_end.fail("mail", do="delay", seconds=3.0)
+    far_end.fail("mail", do="delay", seconds=6.0)
     ids = put(queue, 10)
     config = settings_for(far_end, data_dir, postmark={"connections": 1})
     async with relay_at_work(config, data_dir):

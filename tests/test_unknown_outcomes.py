@@ -375,6 +375,7 @@ async def test_an_api_in_trouble_is_not_asked_for_every_message(
     silent = look_ups("unanswered")
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with relay_at_work(settings_of(far_end, data_dir, api_url=url), data_dir):
+        await far_end.until(40, timeout=60)
         await wait_until(lambda: look_ups("unanswered") >= silent + 120, 60)
     await runner.cleanup()
     assert 0 < questions < 30
