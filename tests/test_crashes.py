@@ -137,7 +137,7 @@ async def rq(one: Installation, *arguments: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_stock_tools_at_work_for_two_minutes_while_ours_stands_still_do_no_harm(
     folder: Path,
 ) -> None:

@@ -73,7 +73,7 @@ async def doomed_proxy(one: Installation) -> Program:
     return proxy
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_no_copies_of_a_commit_that_redis_stopped_in_nor_of_a_journal_that_was_not_emptied(
     far_end: FarEnd, one: Installation
 ) -> None:

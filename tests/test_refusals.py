@@ -261,7 +261,7 @@ async def test_of_mail_on_ten_connections_few_die_when_the_account_is_suspended_
 async def test_a_late_250_to_mail_begun_before_the_refusals_opens_nothing(
     queue: redis.Redis, far_end: FarEnd, data_dir: Path
 ) -> None:
-    far_end.fail("dot", do="delay", seconds=2.0, address="slow@*")
+    far_end.fail("dot", do="delay", seconds=5.0, address="slow@*")
     far_end.fail("mail", SUSPENDED, address="bad@*")
     settings = settings_for(far_end, data_dir, retry={"first": 0.2})
     async with relay_at_work(settings, data_dir) as relay:

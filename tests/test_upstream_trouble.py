@@ -143,7 +143,7 @@ async def test_a_message_on_which_the_far_end_always_drops_delays_nobody_else(
         await wait_until(lambda: len(site.arrived(poison)) == 3, 40)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_an_outage_of_the_far_end_is_not_the_mail_s_fault_and_over_soon_after_it(
     data_dir: Path,
 ) -> None:
