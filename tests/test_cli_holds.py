@@ -26,9 +26,9 @@ def far_end() -> Iterator[BackgroundFarEnd]:
 @pytest.fixture(scope="module")
 def desk(far_end: BackgroundFarEnd) -> Iterator[Office]:
     folder = new_data_dir()
-    office = Office(
-        folder, far_end, {"rules": [{"name": "payroll", "recipient": ["wages*"], "tag": "p"}]}
-    )
+    rules = [{"name": "payroll", "recipient": ["wages*"], "tag": "p"}]
+    # What was deferred does not go by itself before a command of these tests is done.
+    office = Office(folder, far_end, {"rules": rules, "retry": {"first": "10m"}})
     yield office
     office.close()
     remove_data_dir(folder)

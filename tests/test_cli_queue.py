@@ -28,7 +28,7 @@ def far_end() -> Iterator[BackgroundFarEnd]:
 def desk(far_end: BackgroundFarEnd) -> Iterator[Office]:
     """An office whose mail may end badly: its queue is these tests' own."""
     folder = new_data_dir()
-    office = Office(folder, far_end)
+    office = Office(folder, far_end, {"retry": {"first": "10m"}})  # nothing goes by itself
     yield office
     office.close()
     remove_data_dir(folder)

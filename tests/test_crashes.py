@@ -54,7 +54,7 @@ async def start(one: Installation, *parts: str) -> dict[str, Program]:
     return programs
 
 
-async def arrived(far_end: FarEnd, recipients: list[str], timeout: float = 40.0) -> Counter[str]:
+async def arrived(far_end: FarEnd, recipients: list[str], timeout: float = 90.0) -> Counter[str]:
     """Wait until each of `recipients` has mail; return how often each has."""
     wanted = set(recipients)
 

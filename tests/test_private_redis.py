@@ -95,7 +95,7 @@ async def test_a_proxy_finds_it_durable_and_its_mail_survives_it(data_dir: Path,
     server = start()
     committer = group_commit(Settings(), data_dir)
     await committer.start()
-    await wait_until(lambda: not committer.unready, 60)
+    await wait_until(lambda: committer.durability, 60)  # until then its journal takes the mail
     job = a_job()
     await committer.commit(job)
     server.kill()
@@ -225,7 +225,7 @@ async def test_the_wheel_is_used_where_there_is_no_server(
     start()
     committer = group_commit(Settings(), data_dir)
     await committer.start()
-    await wait_until(lambda: not committer.unready, 60)
+    await wait_until(lambda: committer.durability, 60)  # until then its journal takes the mail
     await committer.commit(a_job())
     await committer.close()
     assert 'server="Valkey 9.' in _said(data_dir)
@@ -236,7 +236,7 @@ async def test_mail_kept_by_valkey_can_be_read_by_debians_redis(data_dir: Path):
     valkey.start()
     committer = group_commit(Settings(), data_dir)
     await committer.start()
-    await wait_until(lambda: not committer.unready, 60)
+    await wait_until(lambda: committer.durability, 60)  # until then its journal takes the mail
     before, after = a_job(), a_job()
     await committer.commit(before)
     client = valkey.client()

@@ -118,7 +118,7 @@ async def test_behind_sentinel_mail_goes_to_the_master_it_names(
     settings = Settings.model_validate({"redis": {"url": sentinel_url}})
     committer = group_commit(settings, master.data_dir)
     await committer.start()
-    await wait_until(lambda: not committer.unready, 60, "the store is ready")
+    await wait_until(lambda: committer.durability, 60, "the store is ready")  # not the journal
     job = a_job()
     await committer.commit(job)
     await committer.close()
