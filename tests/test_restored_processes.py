@@ -29,6 +29,7 @@ async def far_end() -> AsyncIterator[FarEnd]:
 async def one(data_dir: Path, far_end: FarEnd) -> AsyncIterator[Installation]:
     sections = {
         "postmark": far_end.postmark(),
+        "retry": {"first": "10m"},  # what is deferred goes by command, however long these take
         "notify": {"command": ["tee", "-a", str(data_dir / "told")]},
     }
     installation = Installation(data_dir, sections)
@@ -121,7 +122,7 @@ async def test_nothing_of_the_backup_is_sent_twice_and_new_mail_goes_on(
             (one.folder / "told").exists()
             and "restored from a backup" in (one.folder / "told").read_text()
         ),
-        20,
+        60,
         "somebody is told",
     )
     await run(one, "queue", "delete", "--held", "--yes")
