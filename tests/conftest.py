@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.crash.disk import available
 from tests.support.redis_server import RedisServer, new_data_dir, remove_data_dir
@@ -24,9 +24,14 @@ if not available(_probe):  # in a container, or not as root
 remove_data_dir(_probe)
 
 
-# How long one example takes says nothing on a machine with other work: what hangs, the time limit
-# of each test ends.
-settings.register_profile("without-deadline", settings(), deadline=None)
+# How long an example takes, and how long making it took, say nothing on a machine with other work:
+# what hangs, the time limit of each test ends.
+settings.register_profile(
+    "without-deadline",
+    settings(),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("without-deadline")
 
 

@@ -169,13 +169,13 @@ def test_the_proxy_tells_of_mail_of_a_removed_stream_and_that_it_is_over(
     heard, client = Heard(redis_server.data_dir), redis_server.client()
     put(client, stream="second")
     with running(redis_server.data_dir, notify={"command": heard.argv}) as proxy:
-        wait_for(lambda: len(heard.lines) == 1, 20)
+        wait_for(lambda: len(heard.lines) == 1, 60)
         assert "1 message waits for stream second, which is not configured" in heard.lines[0]
         shown = 'franker_queue_messages{state="queued",stream="second"} 1.0'
         assert shown in proxy.get("/metrics")
         assert 'franker_alerts{kind="unserved"} 1.0' in proxy.get("/metrics")
         client.delete(keys.queue_key("second"))
-        wait_for(lambda: len(heard.lines) == 2, 20)
+        wait_for(lambda: len(heard.lines) == 2, 60)
         assert "over after" in heard.lines[1]
         assert 'stream="second"' not in proxy.get("/metrics")
 
@@ -225,8 +225,8 @@ async def test_a_command_that_is_not_there_is_said() -> None:
 
 async def test_a_command_that_does_not_end_is_ended_with_all_it_started(tmp_path: Path) -> None:
     alive = tmp_path / "pid"
-    command = Command(["sh", "-c", 'sleep 600 & echo $! > "$0"; wait', str(alive)], patience=0.5)
-    assert await command.run("") == "sh did not end within 0.5 s"
+    command = Command(["sh", "-c", 'sleep 600 & echo $! > "$0"; wait', str(alive)], patience=2)
+    assert await command.run("") == "sh did not end within 2 s"
     child = Path("/proc") / alive.read_text().strip() / "stat"
     await wait_until(lambda: not child.exists() or ") Z" in child.read_text())
 
@@ -363,7 +363,7 @@ async def test_a_slow_command_delays_no_look(
     heard, view, now = Heard(data_dir), [View((LATE,))], [0.0]
     heard.argv = ["sh", "-c", 'sleep 600; head -1 >> "$0"', str(heard.path)]
     one = alerts(view, now, heard)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         await one.look_once()
         view[0] = View((LATE, DEAD))
         await one.look_once()
@@ -402,7 +402,7 @@ async def test_two_workers_with_a_wrong_token_are_one_alert_and_one_end(
             await wait_until(lambda: heard.lines)
             assert "mail of outbound does not leave (credentials)" in heard.lines[0]
             (data_dir / "token").write_text(far_end.token)
-            await wait_until(lambda: len(heard.lines) == 2, 10)
+            await wait_until(lambda: len(heard.lines) == 2)
     assert "over after" in heard.lines[1]
     assert len(heard.lines) == 2
 
@@ -422,6 +422,7 @@ async def test_a_worker_that_was_started_anew_does_not_say_over_before_it_has_tr
     heard = Heard(data_dir)
     settings = settings_for(far_end, data_dir, notify={"command": heard.argv})
     queue.hset(keys.ALERTS, "route outbound", json.dumps({"until": 1.0, "headline": "it waits"}))
+    far_end.fail("auth", do="delay", seconds=3.0, times=1)  # so long it has not tried
 
     async with (
         relay_at_work(settings, data_dir) as relay,
@@ -447,15 +448,15 @@ def test_the_proxy_tells_of_dead_letters_and_of_a_store_that_is_not_durable(
     heard, client = Heard(redis_server.data_dir), redis_server.client()
     with running(redis_server.data_dir, notify={"command": heard.argv}) as proxy:
         client.config_set("appendfsync", "everysec")
-        wait_for(lambda: len(heard.lines) == 1, 20)
+        wait_for(lambda: len(heard.lines) == 1, 60)
         assert "no mail can be kept" in heard.lines[0]
         assert "appendfsync" in heard.lines[0]
         assert 'franker_alerts{kind="store"} 1.0' in proxy.get("/metrics")
         client.config_set("appendfsync", "always")
-        wait_for(lambda: len(heard.lines) == 2, 20)
+        wait_for(lambda: len(heard.lines) == 2, 60)
         assert "over after" in heard.lines[1]
         client.zadd(keys.failed_key("outbound"), {"01": 1.0})
-        wait_for(lambda: len(heard.lines) == 3, 20)
+        wait_for(lambda: len(heard.lines) == 3, 60)
         assert "1 message of stream outbound" in heard.lines[2]
         assert " alert kind=dead_letters subject=outbound phase=begins " in proxy.log
         assert "nobody is told" not in proxy.log
@@ -469,11 +470,11 @@ def test_the_proxy_tells_of_mail_in_the_journal_while_redis_is_away(
         redis_server.kill()
         with proxy.client() as client:
             client.sendmail("app@example.com", ["you@example.net"], MESSAGE)
-        wait_for(lambda: len(heard.lines) == 1, 20)
+        wait_for(lambda: len(heard.lines) == 1, 60)
         assert "the mail store does not answer" in heard.lines[0]
         assert "the journal on this host's disk" in heard.lines[0]
         redis_server.start()
-        wait_for(lambda: len(heard.lines) == 2, 20)
+        wait_for(lambda: len(heard.lines) == 2, 60)
         assert "over after" in heard.lines[1]
 
 

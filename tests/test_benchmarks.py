@@ -126,8 +126,8 @@ async def test_the_sink_answers_pipelined_commands_in_one_go(slow_sink: Sunk) ->
         await dialog.reply()
         began = time.monotonic()
         dialog.send(b"MAIL FROM:<a@b.com>\r\nRCPT TO:<c@d.com>\r\nDATA\r\n")
-        assert [(await dialog.reply())[:3] for _ in range(3)] == ["250", "250", "354"]
-        assert 0.05 <= time.monotonic() - began < 0.15
+        assert await dialog.codes_at_once() == ["250", "250", "354"]
+        assert time.monotonic() - began >= 0.05
         dialog.send(b"x\r\n.\r\nMAIL FROM:<a@b.com>\r\n")
         assert [(await dialog.reply())[:3] for _ in range(2)] == ["250", "250"]
 

@@ -378,7 +378,7 @@ async def test_waiting_for_work_ends_when_a_message_is_put_in(redis_server: Redi
         put(client)
         began = time.monotonic()
         await claims.wait_for_work(30)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert len(await claims.claim({"outbound": 1})) == 1
 
 

@@ -28,7 +28,7 @@ def far_end() -> Iterator[BackgroundFarEnd]:
 def desk(far_end: BackgroundFarEnd) -> Iterator[Office]:
     """An office whose mail may end badly: its queue is these tests' own."""
     folder = new_data_dir()
-    office = Office(folder, far_end)
+    office = Office(folder, far_end, {"retry": {"first": "10m"}})  # nothing goes by itself
     yield office
     office.close()
     remove_data_dir(folder)
@@ -71,7 +71,7 @@ def test_a_dead_recipient_is_listed_with_the_words_of_the_reply_and_can_be_sent_
     good, bad = new_recipient(), new_recipient()
     fault = far_end.fail("rcpt", "550 5.1.1 Nobody of that name", address=bad)
     message_id = hand_in(desk, good, bad)
-    wait_for(lambda: entry_for(desk, bad, "dead"), 10, "dead letter")
+    wait_for(lambda: entry_for(desk, bad, "dead"), what="dead letter")
     shown = desk.installation.run("queue", "dead").stdout
     assert re.search(rf"(?m)^{message_id}-\d+  outbound  \d+s old  \d+ B  dead$", shown)
     assert f"    from {SENDER}\n    to {bad}: 550 5.1.1 Nobody of that name\n" in shown
@@ -83,8 +83,8 @@ def test_a_dead_recipient_is_listed_with_the_words_of_the_reply_and_can_be_sent_
     done = desk.installation.run("queue", "retry", entry["id"])
     assert done.stdout == "1 retried\n"
     assert done.returncode == 0
-    wait_for(lambda: desk.taken_for(bad), 10, "sent again")
-    wait_for(lambda: entry_for(desk, bad, "list") is None, 10, "gone from the queue")
+    wait_for(lambda: desk.taken_for(bad), what="sent again")
+    wait_for(lambda: entry_for(desk, bad, "list") is None, what="gone from the queue")
     assert len(desk.taken_for(bad)) == 1
     assert len(desk.taken_for(good)) == 1
 
@@ -95,7 +95,7 @@ def test_a_deferred_message_is_listed_with_its_reply_and_can_be_tried_now(
     to = new_recipient()
     far_end.fail("rcpt", "450 4.2.1 Mailbox busy", address=to, times=1)
     message_id = hand_in(desk, to)
-    wait_for(lambda: entry_for(desk, to, "list", "--state", "deferred"), 10, "deferred")
+    wait_for(lambda: entry_for(desk, to, "list", "--state", "deferred"), what="deferred")
     shown = desk.installation.run("queue", "show", message_id).stdout
     assert "next try in" in shown
     assert f"to {to}: 450 4.2.1 Mailbox busy" in shown
@@ -103,14 +103,14 @@ def test_a_deferred_message_is_listed_with_its_reply_and_can_be_tried_now(
     assert "  Subject: Trial\n" in shown
     done = desk.installation.run("queue", "retry", "--deferred", "--stream", "outbound")
     assert done.returncode == 0
-    wait_for(lambda: desk.taken_for(to), 10, "sent")
+    wait_for(lambda: desk.taken_for(to), what="sent")
 
 
 def test_the_whole_message_can_be_taken_out(desk: Office, far_end: BackgroundFarEnd) -> None:
     to = new_recipient()
     far_end.fail("rcpt", "550 5.1.1 No", address=to)
     message_id = hand_in(desk, to)
-    wait_for(lambda: entry_for(desk, to, "dead"), 10, "dead letter")
+    wait_for(lambda: entry_for(desk, to, "dead"), what="dead letter")
     shown = desk.installation.run("queue", "show", message_id, "--message").stdout
     assert "Subject: Trial\n" in shown.replace("\r\n", "\n")
     assert shown.replace("\r\n", "\n").endswith("\n\ntext\n")
@@ -122,7 +122,7 @@ def test_dead_letters_can_be_written_as_files(
     to = new_recipient()
     far_end.fail("rcpt", "550 5.1.1 No", address=to)
     message_id = hand_in(desk, to)
-    wait_for(lambda: entry_for(desk, to, "dead"), 10, "dead letter")
+    wait_for(lambda: entry_for(desk, to, "dead"), what="dead letter")
     done = desk.installation.run("queue", "dead", "--export", str(tmp_path / "letters"), "--json")
     [path] = [path for each, path in json.loads(done.stdout).items() if each.startswith(message_id)]
     written = Path(path).read_bytes()
@@ -141,7 +141,7 @@ def test_a_dead_letter_goes_by_todays_rules_when_asked_to(
     to = new_recipient()
     fault = far_end.fail("rcpt", "550 5.1.1 No", address=to)
     hand_in(desk, to)
-    wait_for(lambda: entry_for(desk, to, "dead"), 10, "dead letter")
+    wait_for(lambda: entry_for(desk, to, "dead"), what="dead letter")
     entry = entry_for(desk, to, "dead")
     assert entry is not None
     far_end.mend(fault)
@@ -153,7 +153,7 @@ def test_a_dead_letter_goes_by_todays_rules_when_asked_to(
     finally:
         del desk.installation.environ["FRANKER_RULES"]
     assert done.stdout == "1 retried\n", done.stderr
-    wait_for(lambda: desk.taken_for(to), 10, "sent again")
+    wait_for(lambda: desk.taken_for(to), what="sent again")
     [arrived] = far_end.to(to)
     assert arrived.content.count(b"X-PM-Tag: anew\r\n") == 1
     assert arrived.content.count(b"X-PM-Metadata-franker-id") == 1
@@ -172,7 +172,7 @@ def test_deleting_all_that_died_asks_first_and_is_logged(
     to = new_recipient()
     far_end.fail("rcpt", "550 5.1.1 No", address=to)
     hand_in(desk, to)
-    wait_for(lambda: entry_for(desk, to, "dead"), 10, "dead letter")
+    wait_for(lambda: entry_for(desk, to, "dead"), what="dead letter")
     unsure = desk.installation.run("queue", "delete", "--dead", stdin="n\n")
     assert unsure.returncode == 1
     assert entry_for(desk, to, "dead") is not None
@@ -180,7 +180,7 @@ def test_deleting_all_that_died_asks_first_and_is_logged(
     assert done.returncode == 0
     assert re.search(r"^\d+ deleted$", done.stdout.strip())
     pattern = re.compile(rf" discarded id=\S+ by=hand .*to={re.escape(to)}")
-    wait_for(lambda: pattern.search(desk.program.log), 10, "the proxy's log has it")
+    wait_for(lambda: pattern.search(desk.program.log), what="the proxy's log has it")
     assert listed(desk, "dead") == []
 
 

@@ -183,7 +183,7 @@ def test_smtp_source_many_at_once_each_arrives_once(office: Office, tmp_path: Pa
         ],
         home=tmp_path,
     )
-    wait_for(lambda: len(office.taken_for(to)) >= 200, 20, "200 messages taken")
+    wait_for(lambda: len(office.taken_for(to)) >= 200, what="200 messages taken")
     office.wait_idle()
     assert len(office.taken_for(to)) == 200
     assert len({one.franker_id for one in office.taken_for(to)}) == 200

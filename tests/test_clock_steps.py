@@ -107,16 +107,16 @@ async def test_a_step_of_a_year_neither_loses_nor_expires_nor_strands_nor_repeat
     # Some of it stands in the journal when the clock is set.
     site.programs["redis"].signal(signal.SIGSTOP)
     told = len(load.accepted)
-    await wait_until(lambda: len(load.accepted) > told + 60, 20, "mail goes to the journal")
+    await wait_until(lambda: len(load.accepted) > told + 60, what="mail goes to the journal")
 
     site.clock.set(step)
 
     told = len(load.accepted)
-    await wait_until(lambda: len(load.accepted) > told + 20, 20, "mail is taken all the same")
+    await wait_until(lambda: len(load.accepted) > told + 20, what="mail is taken all the same")
     site.programs["redis"].signal(signal.SIGCONT)
     await wait_until(lambda: abs(site.queue.time()[0] - time.time() - step) < 60)
     # What a rule gives 8 s dies after 8 s, and what it gives an hour does not.
-    await wait_until(lambda: dead(site.queue, "second"), 20)
+    await wait_until(lambda: dead(site.queue, "second"))
     assert time.monotonic() - began >= 8
     assert len(queued(site.queue, "second")) == 2
     # What was deferred for half a minute does not wait for a year.
@@ -138,7 +138,7 @@ async def test_a_step_of_a_year_neither_loses_nor_expires_nor_strands_nor_repeat
 
     await site.send("last")
     await site.arrives("last")
-    await wait_until(lambda: not unsettled(site.queue), 20)
+    await wait_until(lambda: not unsettled(site.queue))
     counts = Counter(far_end.recipients())
     assert load.refused == []
     assert load.unanswered == []

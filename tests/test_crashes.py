@@ -54,7 +54,7 @@ async def start(one: Installation, *parts: str) -> dict[str, Program]:
     return programs
 
 
-async def arrived(far_end: FarEnd, recipients: list[str], timeout: float = 40.0) -> Counter[str]:
+async def arrived(far_end: FarEnd, recipients: list[str], timeout: float = 90.0) -> Counter[str]:
     """Wait until each of `recipients` has mail; return how often each has."""
     wanted = set(recipients)
 
@@ -137,7 +137,7 @@ async def rq(one: Installation, *arguments: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_stock_tools_at_work_for_two_minutes_while_ours_stands_still_do_no_harm(
     folder: Path,
 ) -> None:

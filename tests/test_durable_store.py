@@ -79,7 +79,7 @@ async def test_the_settings_are_read_anew_at_least_once_a_minute(
         return int(client.info("commandstats")["cmdstat_config|get"]["calls"])
 
     at_first = read()
-    await wait_until(lambda: read() > at_first, 10, "they are read again")
+    await wait_until(lambda: read() > at_first, what="they are read again")
 
 
 async def test_a_server_whose_config_command_is_renamed_away_is_not_trusted(
@@ -169,11 +169,11 @@ async def test_a_proxy_whose_store_is_not_durable_any_more_stays_up_and_says_why
     async def answer_is(begin: str) -> bool:
         return (await place.hand_in()).startswith(begin)
 
-    await wait_until(lambda: answer_is("250 "), 20)
+    await wait_until(lambda: answer_is("250 "), 60)
     assert await asyncio.to_thread(place.durable) == 1
     await asyncio.to_thread(become_wrong, place.redis)
     reason = "the mail store is not durable: appendfsync is everysec, needed is always: "
-    await wait_until(lambda: answer_is(f"451 4.3.0 {reason}"), 20, "mail is refused")
+    await wait_until(lambda: answer_is(f"451 4.3.0 {reason}"), 60, "mail is refused")
     assert await asyncio.to_thread(place.durable) == 0
     status, said = await asyncio.to_thread(place.get, "/readyz")
     assert status == 503
@@ -181,6 +181,6 @@ async def test_a_proxy_whose_store_is_not_durable_any_more_stays_up_and_says_why
     assert place.proxy.exit_code is None
     assert 'store_not_durable reason="appendfsync is everysec' in place.proxy.log
     place.redis.client().config_set("appendfsync", "always")
-    await wait_until(lambda: answer_is("250 "), 20, "mail is kept again")
+    await wait_until(lambda: answer_is("250 "), 60, "mail is kept again")
     assert await asyncio.to_thread(place.durable) == 1
     assert (await asyncio.to_thread(place.get, "/readyz"))[0] == 200

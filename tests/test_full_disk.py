@@ -48,7 +48,7 @@ async def test_a_server_says_when_its_last_write_failed_and_that_is_not_durable(
             client.set("franker:ballast", os.urandom(10_000))
         return bool(client.info("persistence")["aof_last_write_status"] == "err")
 
-    await wait_until(failed, 20, "its write fails")
+    await wait_until(failed, what="its write fails")
     info = {str(name): str(value) for name, value in client.info().items()}
     settings = {str(name): str(value) for name, value in client.config_get("*").items()}
     server.kill()
@@ -69,7 +69,7 @@ async def test_a_server_that_ended_because_its_disk_was_full_takes_mail_again_wh
             await committer.commit(a_large_job(100_000))
         return not server.running
 
-    await wait_until(ended, 20, "it ends itself")
+    await wait_until(ended, what="it ends itself")
     there = await refusal(committer)  # its journal is on the same disk
     assert there.kind in {"away", "full", "unknown"}
     free(disk)
@@ -83,8 +83,8 @@ async def test_a_server_that_ended_because_its_disk_was_full_takes_mail_again_wh
             kept.append(job.id)
         return bool(kept)
 
-    await wait_until(is_kept, 20, "mail is kept again")
-    await wait_until(lambda: moved(committer), 20)
+    await wait_until(is_kept, what="mail is kept again")
+    await wait_until(lambda: moved(committer))
     assert queued(server)[-1:] == kept
     server.stop()
 

@@ -35,6 +35,7 @@ from tests.support.mail_queue import (
     queued,
     scheduled,
     started,
+    unsettled,
 )
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import relay_at_work, settings_for
@@ -306,7 +307,7 @@ async def test_workers_give_back_what_they_had_claimed_and_say_that_they_keep_to
         assert not gone & held
         assert set(queued(queue)) == held
         await release(store)
-        await wait_until(lambda: queued(queue) == [] and started(queue) == [], timeout=20)
+        await wait_until(lambda: not unsettled(queue))
         assert set(far_end.counts().values()) == {1}
         assert len(far_end.counts()) == 300
 
@@ -429,7 +430,7 @@ async def test_flush_lets_a_paused_route_be_tried_at_once(
         queue.hset(keys.ROUTES, name, far)
         done = await flushing.flush(store, ("outbound",), Selection(stream="outbound"))
         assert done.routes == 1
-        await wait_until(lambda: len(far_end.logins) > logins, timeout=5)
+        await wait_until(lambda: len(far_end.logins) > logins)
         other = await flushing.flush(store, ("outbound",), Selection(stream="broadcasts"))
         assert other.routes == 0
 
@@ -454,7 +455,9 @@ _number = itertools.count()
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(PATTERNS, VALUES)
 def test_a_sender_pattern_takes_what_its_stars_can_stand_for(
@@ -483,7 +486,7 @@ async def test_an_envelope_that_nobody_can_read_is_held_only_with_its_stream(
 async def test_mail_that_expires_while_it_is_held_dies_there_and_other_mail_lives_on(
     queue: redis.Redis, store: redis.asyncio.Redis, data_dir: Path, far_end: FarEnd
 ) -> None:
-    password = envelope(rule="password", expires_at=time.time() + 2)
+    password = envelope(rule="password", expires_at=time.time() + 5)
     [message_id] = put(queue, mail=password)
     [other] = put(queue, mail=envelope("other@example.net", rule="password", waited=1e6))
     made = await hold(store, rule="password")
@@ -512,7 +515,7 @@ async def test_a_held_message_whose_client_was_told_no_can_be_taken_back(
 async def test_what_is_claimed_and_not_begun_is_back_before_the_command_returns(
     queue: redis.Redis, store: redis.asyncio.Redis, data_dir: Path, far_end: FarEnd
 ) -> None:
-    far_end.fail("mail", do="delay", seconds=3.0)
+    far_end.fail("mail", do="delay", seconds=6.0)
     ids = put(queue, 10)
     config = settings_for(far_end, data_dir, postmark={"connections": 1})
     async with relay_at_work(config, data_dir):

@@ -37,7 +37,7 @@ async def stand_still(redis: Program, load: Load) -> None:
     """Stop Redis under load, for so long that mail goes to the journal."""
     redis.signal(signal.SIGSTOP)
     taken = len(load.accepted)
-    await wait_until(lambda: len(load.accepted) > taken + 300, 20, "mail is taken all the same")
+    await wait_until(lambda: len(load.accepted) > taken + 300, what="mail is taken all the same")
     redis.signal(signal.SIGCONT)
 
 
@@ -73,7 +73,7 @@ async def doomed_proxy(one: Installation) -> Program:
     return proxy
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 async def test_no_copies_of_a_commit_that_redis_stopped_in_nor_of_a_journal_that_was_not_emptied(
     far_end: FarEnd, one: Installation
 ) -> None:

@@ -68,9 +68,9 @@ async def test_more_mail_than_can_be_moved_does_not_keep_the_journal_from_gettin
     committer = await ready(build())
     redis_server.pause()
     clients = Clients(committer, count, size)
-    await wait_until(lambda: in_journal() > 2 * count, 30)
+    await wait_until(lambda: in_journal() > 2 * count, 60)
     redis_server.resume()
-    await wait_until(lambda: not in_journal() and moved(committer), 20, "it is empty")
+    await wait_until(lambda: not in_journal() and moved(committer), 60, "it is empty")
     await clients.end()
     assert clients.refused == []
     there = queued(redis_server)
@@ -101,7 +101,7 @@ async def test_mail_that_is_being_written_when_redis_is_back_ends_though_more_co
     await wait_until(lambda: not committer._outage.lasts)
     assert journal.source is None
     disk.set()
-    await wait_until(lambda: not in_journal() and moved(committer), 5, "it is empty")
+    await wait_until(lambda: not in_journal() and moved(committer), what="it is empty")
     await clients.end()
     assert sorted(queued(redis_server)) == sorted(clients.kept)
 
@@ -122,28 +122,28 @@ def is_no_longer_durable(server: RedisServer) -> None:
 async def test_who_waits_for_the_journal_to_shrink_is_answered_soon_when_the_drain_stops(
     redis_server: RedisServer, build: Committers, happens: Callable[[RedisServer], None]
 ) -> None:
-    committer = await ready(build())
+    committer = await ready(build(patience=45.0))
     redis_server.pause()
     clients = Clients(committer, 50, 500_000)
-    await wait_until(lambda: in_journal() > 100, 30)
+    await wait_until(lambda: in_journal() > 100, 60)
     redis_server.resume()
     journal = committer.journal
     assert journal is not None
     writer = journal._writer
     assert writer is not None
-    await wait_until(lambda: not writer.idle and not writer._may_write, 20, "mail waits")
+    await wait_until(lambda: not writer.idle and not writer._may_write, what="mail waits")
     happens(redis_server)
     if happens is is_no_longer_durable:
         await wait_until(lambda: committer.trouble, what="it is seen")
     stuck = set(clients.waiting)
-    await wait_until(lambda: not stuck & set(clients.waiting), 8, "all of them are answered")
+    await wait_until(lambda: not stuck & set(clients.waiting), 30, "all of them are answered")
     ended = asyncio.create_task(clients.end())
     if happens is dies:
         await asyncio.to_thread(redis_server.start)
     redis_server.client().config_set("maxmemory", 0)
     redis_server.client().config_set("appendonly", "yes")
     await ended
-    await wait_until(lambda: moved(committer), 30)
+    await wait_until(lambda: moved(committer), 60)
     there = queued(redis_server)
     assert len(there) == len(set(there))
     assert set(there) == set(clients.kept)

@@ -298,14 +298,14 @@ def test_one_that_was_removed_while_another_came_for_it_is_not_taken(tmp_path: P
         descriptor = opened(path, flags, mode)
         if str(path).endswith(".journal"):
             came.set()
-            removed.wait(10)
+            removed.wait(30)
         return descriptor
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "open", slow_open)
         other = threading.Thread(target=lambda: taken.append(JournalFile.take(file.path)))
         other.start()
-        assert came.wait(10)
+        assert came.wait(30)
         patch.setattr(os, "open", opened)
         file.remove()
         removed.set()

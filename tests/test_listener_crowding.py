@@ -167,7 +167,7 @@ async def test_a_user_that_opens_connections_without_end_leaves_some_to_others_o
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert greedy.stdout is not None
-        said = (await asyncio.wait_for(greedy.stdout.readline(), 20)).decode()
+        said = (await asyncio.wait_for(greedy.stdout.readline(), 60)).decode()
         if os.getuid() == 0:
             assert said.startswith("40 421 4.3.2 This client has 40 connections already")
             for dialog in ours:

@@ -61,20 +61,20 @@ async def test_a_message_that_never_ends_hears_552_and_is_cut_off(
     redis_server: RedisServer,
 ) -> None:
     async with front(
-        redis_server, listen={"max_message_size": 10_000}, limits={"timeout": 0.3}
+        redis_server, listen={"max_message_size": 10_000}, limits={"timeout": 1.0}
     ) as office:
         dialog = await office.dial()
         await dialog.begin()
         loop = asyncio.get_running_loop()
         started = loop.time()
-        while not dialog.reader.at_eof() and loop.time() - started < 10:
+        while not dialog.reader.at_eof() and loop.time() - started < 30:
             dialog.send(b"x" * 10_000)
             try:
                 await dialog.writer.drain()
             except ConnectionError:
                 break
             await asyncio.sleep(0.001)
-        assert loop.time() - started < 10
+        assert loop.time() - started < 30
         await wait_until(lambda: office.listener.sessions == 0, what="the session is cut off")
         assert office.listener.held == 0
 
@@ -249,12 +249,12 @@ async def test_a_hundred_clients_with_10_mb_at_once_stay_within_the_memory_and_l
 async def test_time_does_not_run_while_we_make_the_client_wait(
     redis_server: RedisServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with front(redis_server, limits={"timeout": 0.3}) as office:
+    async with front(redis_server, limits={"timeout": 1.0}) as office:
         dialog = await office.dial()
         await dialog.begin()
         redis_server.pause()
         dialog.send(MESSAGE + b".\r\n")
         with pytest.raises(TimeoutError):
-            await dialog.reply(1.5)
+            await dialog.reply(2.5)
         redis_server.resume()
         assert (await dialog.reply()).startswith("250 2.0.0 ")

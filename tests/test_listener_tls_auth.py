@@ -115,7 +115,7 @@ async def test_a_handshake_that_never_comes_ends_the_session(
 async def test_a_slow_client_hears_421_over_tls_too(
     redis_server: RedisServer, tls: dict[str, Any], trusting: ssl.SSLContext
 ) -> None:
-    async with front(redis_server, listen={"smtp": [tls]}, limits={"timeout": 0.4}) as office:
+    async with front(redis_server, listen={"smtp": [tls]}, limits={"timeout": 1.0}) as office:
         dialog = await office.dial()
         await dialog.say("STARTTLS")
         await dialog.start_tls(trusting)

@@ -71,7 +71,7 @@ class Place:
     def fill(self) -> None:
         """Let another program take all memory that Redis may still use."""
         # What Redis gives back of its clients' buffers meanwhile is taken as well.
-        wait_for(self._filled, 20, "Redis has no memory left")
+        wait_for(self._filled, what="Redis has no memory left")
 
     def _filled(self) -> bool:
         client = self.redis.client()
@@ -96,8 +96,14 @@ class Place:
     def all_gone(self) -> bool:
         """Whether no message is in Redis but dead ones."""
         client = self.redis.client()
-        waiting = client.llen(QUEUE) + client.zcard(keys.scheduled_key("outbound"))  # type: ignore[operator]  # not coroutines, as the client is set
-        return not waiting and not client.zcard(keys.started_key("outbound"))
+        # Where no memory is left no transaction is let in that would read all at one moment. Twice,
+        # since a message may move meanwhile.
+        return not any(
+            client.llen(QUEUE)
+            or client.zcard(keys.started_key("outbound"))
+            or client.zcard(keys.scheduled_key("outbound"))
+            for _ in range(2)
+        )
 
 
 @pytest.fixture
@@ -118,7 +124,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     remove_data_dir(folder)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_what_is_queued_leaves_a_redis_without_memory_and_what_came_meanwhile_follows(
     place: Place,
 ) -> None:
@@ -140,7 +146,7 @@ def test_what_is_queued_leaves_a_redis_without_memory_and_what_came_meanwhile_fo
     worker = place.start("worker")
     wanted = sorted(set(queued.accepted + meanwhile.accepted) - {"a7@example.net"})
     wait_for(lambda: len(place.far_end.messages) >= len(wanted), 90, "all has been sent")
-    wait_for(place.all_gone, 30, "all is settled")
+    wait_for(place.all_gone, 60, "all is settled")
     assert place.far_end.recipients() == wanted
     assert client.zcard(DEAD) == 1
     assert place.in_journal() == 0
@@ -148,13 +154,13 @@ def test_what_is_queued_leaves_a_redis_without_memory_and_what_came_meanwhile_fo
 
     after = place.load(10, "c")
     assert after.refused == []
-    wait_for(lambda: len(place.far_end.messages) == len(wanted) + 10, 30, "new mail has been sent")
+    wait_for(lambda: len(place.far_end.messages) == len(wanted) + 10, 60, "new mail has been sent")
     assert proxy.log.count(" journal_used ") == proxy.log.count(" journal_empty ") == 1
     assert " defect " not in proxy.log + worker.log
 
 
 @pytest.mark.parametrize("place", ["redis", "valkey"], indirect=True)
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_worker_goes_on_where_redis_stays_without_memory_for_good(place: Place) -> None:
     place.start("proxy")
     queued = place.load(60, "a", size=1_000)
@@ -165,14 +171,14 @@ def test_a_worker_goes_on_where_redis_stays_without_memory_for_good(place: Place
     worker = place.start("worker")
     wanted = sorted(set(queued.accepted) - {"a20@example.net"})
     wait_for(lambda: place.far_end.recipients() == wanted, 60, "all has been sent")
-    wait_for(place.all_gone, 30, "all is settled")
+    wait_for(place.all_gone, 60, "all is settled")
 
     # A person's commands work, too.
     place.far_end.mend()
     (dead,) = place.dead()
     assert place.installation.run("queue", "retry", dead).returncode == 0
-    wait_for(lambda: place.far_end.to("a20@example.net"), 30, "it has been sent again")
-    wait_for(place.all_gone, 30, "and is settled")
+    wait_for(lambda: place.far_end.to("a20@example.net"), 60, "it has been sent again")
+    wait_for(place.all_gone, 60, "and is settled")
     wanted.append("a20@example.net")
 
     worker.kill()  # it cannot say goodbye; its successor strikes it off
@@ -181,10 +187,10 @@ def test_a_worker_goes_on_where_redis_stays_without_memory_for_good(place: Place
     assert place.in_journal() == 20
     client.config_set("maxmemory", 0)
     wanted = sorted(wanted + meanwhile.accepted)
-    wait_for(lambda: place.far_end.recipients() == wanted, 30, "the rest has been sent")
+    wait_for(lambda: place.far_end.recipients() == wanted, 60, "the rest has been sent")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_dead_letters_are_thrown_away_by_hand_where_redis_has_no_memory(place: Place) -> None:
     place.far_end.fail("rcpt", "550 5.1.1 nobody")
     place.start("proxy")
@@ -192,13 +198,13 @@ def test_dead_letters_are_thrown_away_by_hand_where_redis_has_no_memory(place: P
     client = place.redis.client()
     client.config_set("maxmemory", 1)
     place.start("worker")
-    wait_for(lambda: len(place.dead()) == 3, 30, "all are dead")
+    wait_for(lambda: len(place.dead()) == 3, 60, "all are dead")
     assert place.installation.run("queue", "delete", *place.dead()).returncode == 0
     assert place.dead() == []
     assert client.keys("rq:job:*") == []
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_with_the_journal_full_as_well_clients_hear_452_and_what_they_heard_250_for_goes_out(
     place: Place,
 ) -> None:
@@ -220,7 +226,7 @@ def test_with_the_journal_full_as_well_clients_hear_452_and_what_they_heard_250_
     assert place.load(1, "c").accepted == ["c1@example.net"]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_journal_that_fills_the_store_up_keeps_the_rest_until_there_is_room(
     place: Place,
 ) -> None:
@@ -231,11 +237,15 @@ def test_a_journal_that_fills_the_store_up_keeps_the_rest_until_there_is_room(
     assert meanwhile.refused == []
     assert place.in_journal() == 100
     place.redis.start()
-    proxy.wait_for(" store_full ", 30)
+    proxy.wait_for(" store_full ")
     client = place.redis.client()
-    queued = client.llen(QUEUE)
-    assert 30 <= queued <= 60  # type: ignore[operator]  # not a coroutine, as the client is set
-    assert place.in_journal() == 100 - queued  # type: ignore[operator]  # the same
+
+    def length() -> int:
+        return client.llen(QUEUE)  # type: ignore[return-value]  # not a coroutine, as the client is set
+
+    wait_for(lambda: place.in_journal() + length() == 100, what="the count is that of now")
+    queued = length()
+    assert 30 <= queued <= 60
     behind = place.load(5, "b")  # what comes now goes behind the rest of it
     assert behind.refused == []
     assert client.llen(QUEUE) == queued
@@ -243,9 +253,9 @@ def test_a_journal_that_fills_the_store_up_keeps_the_rest_until_there_is_room(
     place.start("worker")
     wanted = sorted(meanwhile.accepted + behind.accepted)
     wait_for(lambda: place.far_end.recipients() == wanted, 60, "all has been sent")
-    wait_for(lambda: not place.in_journal(), 30, "the journal is empty")
+    wait_for(lambda: not place.in_journal(), 60, "the journal is empty")
     proxy.wait_for(" journal_empty ")
-    proxy.wait_for(" store_has_room ", 30)
+    proxy.wait_for(" store_has_room ")
     # However often the drain filled up what the worker had freed.
     assert proxy.log.count(" store_full ") <= 2
 

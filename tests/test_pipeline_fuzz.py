@@ -86,7 +86,7 @@ async def play(
         submit()
     await turns()
     connection.connection_lost(None)
-    return wire.written, [await asyncio.wait_for(future, 1) for future in futures]
+    return wire.written, [await asyncio.wait_for(future, 20) for future in futures]
 
 
 @settings(max_examples=400, deadline=None)

@@ -58,7 +58,7 @@ def start(data_dir: Path) -> Iterator[Start]:
     yield begin
     for process in started:
         process.kill()
-        process.wait(10)
+        process.wait(30)
 
 
 def _said(data_dir: Path) -> str:
@@ -67,7 +67,7 @@ def _said(data_dir: Path) -> str:
 
 async def _ready(data_dir: Path) -> None:
     client = redis.Redis(unix_socket_path=str(data_dir / "redis.sock"))
-    await wait_until(lambda: _answers(client), what="the server answers")
+    await wait_until(lambda: _answers(client), 60, "the server answers")
     client.close()
 
 
@@ -87,7 +87,7 @@ async def test_it_is_listed_under_its_name_and_ends_in_order(data_dir: Path, sta
     await _ready(data_dir)
     assert _title(server.pid) == f"franker redis {data_dir}/redis.sock"
     server.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(server.wait, 10) == 0
+    assert await asyncio.to_thread(server.wait, 30) == 0
     assert "started process=redis" in _said(data_dir)
 
 
@@ -95,11 +95,11 @@ async def test_a_proxy_finds_it_durable_and_its_mail_survives_it(data_dir: Path,
     server = start()
     committer = group_commit(Settings(), data_dir)
     await committer.start()
-    await wait_until(lambda: committer.durability, 30, "it is in use, and not the journal")
+    await wait_until(lambda: committer.durability, 60)  # until then its journal takes the mail
     job = a_job()
     await committer.commit(job)
     server.kill()
-    server.wait(10)
+    server.wait(30)
     start()
     await _ready(data_dir)
     client = open_redis(Settings(), data_dir, timeout=5)
@@ -125,7 +125,7 @@ async def test_a_second_server_on_the_same_folder_is_refused(data_dir: Path, sta
     with pytest.raises(ServerError, match="another Redis server runs on"):
         take_lock(data_dir / FOLDER, wait=0)
     server.kill()  # the lock goes with the server, not with who started it
-    server.wait(10)
+    server.wait(30)
     os.close(take_lock(data_dir / FOLDER, wait=0))
 
 
@@ -135,7 +135,7 @@ async def test_a_restart_waits_for_the_server_that_is_ending(data_dir: Path, sta
     second = start()
     await wait_until(lambda: data_dir / FOLDER / "lock" in _open_files(second.pid))
     first.terminate()
-    await asyncio.to_thread(first.wait, 10)
+    await asyncio.to_thread(first.wait, 30)
     await _ready(data_dir)
     assert _title(second.pid).startswith("franker redis")
 
@@ -155,7 +155,7 @@ async def test_what_a_crash_left_torn_is_cut_off_before_it_starts(data_dir: Path
     client.set("kept", "1")
     client.pipeline().rpush("torn", "x").set("torn too", "y" * 100).execute()
     server.kill()
-    server.wait(10)
+    server.wait(30)
     (file,) = (data_dir / FOLDER).rglob("*.incr.aof")
     file.write_bytes(file.read_bytes()[:-80])
     for _ in range(2):  # at the second start a torn block used to come back
@@ -165,7 +165,7 @@ async def test_what_a_crash_left_torn_is_cut_off_before_it_starts(data_dir: Path
         assert not client.exists("torn", "torn too")
         client.pipeline().set("later", "1").set("later too", "2").execute()
         server.kill()
-        server.wait(10)
+        server.wait(30)
     assert "octets of a write that a crash had torn were cut off" in _said(data_dir)
     client.close()
 
@@ -225,7 +225,7 @@ async def test_the_wheel_is_used_where_there_is_no_server(
     start()
     committer = group_commit(Settings(), data_dir)
     await committer.start()
-    await wait_until(lambda: committer.durability, 30, "it is in use, and not the journal")
+    await wait_until(lambda: committer.durability, 60)  # until then its journal takes the mail
     await committer.commit(a_job())
     await committer.close()
     assert 'server="Valkey 9.' in _said(data_dir)
@@ -236,7 +236,7 @@ async def test_mail_kept_by_valkey_can_be_read_by_debians_redis(data_dir: Path):
     valkey.start()
     committer = group_commit(Settings(), data_dir)
     await committer.start()
-    await wait_until(lambda: committer.durability, 30, "it is in use, and not the journal")
+    await wait_until(lambda: committer.durability, 60)  # until then its journal takes the mail
     before, after = a_job(), a_job()
     await committer.commit(before)
     client = valkey.client()

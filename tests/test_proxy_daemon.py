@@ -67,7 +67,7 @@ def running(data_dir: Path, **tables: Any) -> Iterator[Running]:
     text = settings.model_dump_json(by_alias=True, exclude_unset=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(data_dir / "notify.sock"))
-        told.settimeout(30)
+        told.settimeout(60)
         environ = os.environ | {"NOTIFY_SOCKET": str(data_dir / "notify.sock")}
         log = data_dir / "proxy.log"
         with log.open("w") as file:
@@ -191,7 +191,7 @@ async def test_readiness_is_503_with_the_reason_while_the_store_is_not_to_be_tru
         except aiohttp.ClientConnectionError:
             return False
 
-    await wait_until(not_durable, what="503 and the reason")
+    await wait_until(not_durable, 60, "503 and the reason")
     stop.set()
     await task
 

@@ -45,7 +45,7 @@ class Proxy:
     def hang_up(self, word: str = " reloaded ") -> str:
         count = self.program.log.count(word)
         self.program.signal(signal.SIGHUP)
-        wait_for(lambda: self.program.log.count(word) > count, 20, word)
+        wait_for(lambda: self.program.log.count(word) > count, what=word)
         return [line for line in self.program.log.splitlines() if word in line][-1]
 
     def client(self) -> smtplib.SMTP:
@@ -91,7 +91,7 @@ def test_an_open_connection_goes_on_and_its_next_mail_follows_the_new_rule(proxy
     wanted = 'franker_messages_accepted_total{stream="billing"} 1.0'
     assert wanted in proxy.metrics()
     shown = 'franker_queue_messages{state="queued",stream="billing"} 1.0'
-    wait_for(lambda: shown in proxy.metrics(), 20, shown)
+    wait_for(lambda: shown in proxy.metrics(), what=shown)
 
 
 def test_what_lies_in_the_drop_folder_is_taken_by_the_new_rules_and_limits(proxy: Proxy) -> None:
@@ -217,7 +217,7 @@ def test_systemd_is_told_when_reading_begins_and_when_it_is_over(proxy: Proxy) -
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         path = proxy.installation.folder / "notify.sock"
         told.bind(str(path))
-        told.settimeout(20)
+        told.settimeout(60)
         proxy.installation.environ["NOTIFY_SOCKET"] = str(path)
         proxy.program = proxy.installation.start("proxy")
         assert told.recv(4096).startswith(b"READY=1")

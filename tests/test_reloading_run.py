@@ -61,7 +61,7 @@ async def test_twenty_in_a_row_under_load_lose_nothing_send_nothing_twice_and_re
         try:
             for number in range(HANG_UPS):
                 wanted = len(load.accepted) + 10
-                await wait_until(lambda wanted=wanted: len(load.accepted) >= wanted, 20, "more")
+                await wait_until(lambda wanted=wanted: len(load.accepted) >= wanted, what="more")
                 # Rule and stream come and go, and so does another way for the usual stream.
                 sections: dict[str, Any] = {"streams": {"billing": {"id": "outbound"}}}
                 if number % 2:
@@ -73,7 +73,7 @@ async def test_twenty_in_a_row_under_load_lose_nothing_send_nothing_twice_and_re
             for _ in range(HANG_UPS):  # nobody waits for anybody
                 program.signal(signal.SIGHUP)
             wanted = len(load.accepted) + 100
-            await wait_until(lambda: len(load.accepted) >= wanted, 20, "100 more")
+            await wait_until(lambda: len(load.accepted) >= wanted, what="100 more")
             load.stop()
             await loading
             assert not load.refused

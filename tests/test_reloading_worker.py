@@ -10,7 +10,7 @@ import pytest
 
 from proxy.sandbox.account import Account, SmtpToken
 from tests.support.far_end import BackgroundFarEnd, background_far_end
-from tests.support.mail_queue import dead, envelope, put, queued, started
+from tests.support.mail_queue import dead, envelope, put, queued
 from tests.support.processes import Installation, Program, http_get
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_for
@@ -63,7 +63,7 @@ class Worker:
     def hang_up(self, word: str = " reloaded ") -> str:
         count = self.program.log.count(word)
         self.program.signal(signal.SIGHUP)
-        wait_for(lambda: self.program.log.count(word) > count, 20, word)
+        wait_for(lambda: self.program.log.count(word) > count, what=word)
         return [line for line in self.program.log.splitlines() if word in line][-1]
 
     def taken(self) -> list[tuple[str, str]]:
@@ -79,7 +79,12 @@ class Worker:
         self.until(lambda: f"to={recipient}" in self.program.log, recipient)
 
     def until(self, condition: Any, what: str) -> None:
-        wait_for(condition, 30, what)
+        wait_for(condition, 60, what)
+
+    def met(self) -> int:
+        """How often the first of the far end's faults was met."""
+        met: int = self.far_end.call(self.far_end.far_end.faults.listed)[0]["met"]
+        return met
 
     def logins(self) -> list[str]:
         return [one.user for one in self.far_end.logins if one.accepted]
@@ -160,7 +165,7 @@ def test_a_mended_secret_is_used_at_once_and_what_is_on_the_wire_ends_by_the_old
 ) -> None:
     worker.far_end.fail("dot", do="delay", seconds=2.0, times=1)
     worker.put("old@example.net")
-    worker.until(lambda: started(worker.client), "on the wire")
+    worker.until(worker.met, "on the wire")
     worker.log_in_by(NEW)
     worker.hang_up()
     worker.put("new@example.net")
@@ -177,7 +182,7 @@ def test_another_login_in_the_file_takes_over_and_what_is_on_the_wire_ends_by_th
 ) -> None:
     worker.far_end.fail("dot", do="delay", seconds=2.0, times=1)
     worker.put("old@example.net")
-    worker.until(lambda: started(worker.client), "on the wire")
+    worker.until(worker.met, "on the wire")
     worker.reread(streams={"outbound": worker.server_token})
     worker.put("new@example.net")
     worker.sent("new@example.net")

@@ -34,7 +34,7 @@ def replica(master: RedisServer) -> Iterator[RedisServer]:
     server.start()
     server.client().replicaof("127.0.0.1", master.port)
     look = master.client()
-    wait_for(lambda: look.info("replication").get("min_slaves_good_slaves") == 1, 20)
+    wait_for(lambda: look.info("replication").get("min_slaves_good_slaves") == 1)
     yield server
     server.kill()  # while it writes its first file it does not end when asked to
     remove_data_dir(folder)
@@ -43,9 +43,9 @@ def replica(master: RedisServer) -> Iterator[RedisServer]:
 @pytest.fixture
 async def committer(master: RedisServer, replica: RedisServer) -> AsyncIterator[GroupCommit]:
     store = open_redis(Settings(), master.data_dir, timeout=None)
-    made = GroupCommit(store, Demands(replicated=True), patience=1.0)
+    made = GroupCommit(store, Demands(replicated=True), patience=3.0)
     await made.start()
-    await wait_until(lambda: not made.unready, what="the store is ready")
+    await wait_until(lambda: not made.unready, 60, "the store is ready")
     yield made
     await made.close(grace=0.1)
 
@@ -97,11 +97,11 @@ def sentinel_url(master: RedisServer, replica: RedisServer) -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["redis-server", str(file), "--sentinel"], stdout=log)
     probe = redis.Redis(port=port)
-    wait_for(lambda: _answers(probe), 10, "Sentinel answers")
+    wait_for(lambda: _answers(probe), what="Sentinel answers")
     yield f"redis+sentinel://127.0.0.1:1,127.0.0.1:{port}/mail"
     probe.close()
     process.terminate()
-    process.wait(10)
+    process.wait(30)
     remove_data_dir(folder)
 
 
@@ -118,7 +118,7 @@ async def test_behind_sentinel_mail_goes_to_the_master_it_names(
     settings = Settings.model_validate({"redis": {"url": sentinel_url}})
     committer = group_commit(settings, master.data_dir)
     await committer.start()
-    await wait_until(lambda: not committer.unready, what="the store is ready")
+    await wait_until(lambda: committer.durability, 60, "the store is ready")  # not the journal
     job = a_job()
     await committer.commit(job)
     await committer.close()

@@ -29,6 +29,7 @@ async def far_end() -> AsyncIterator[FarEnd]:
 async def one(data_dir: Path, far_end: FarEnd) -> AsyncIterator[Installation]:
     sections = {
         "postmark": far_end.postmark(),
+        "retry": {"first": "10m"},  # what is deferred goes by command, however long these take
         "notify": {"command": ["tee", "-a", str(data_dir / "told")]},
     }
     installation = Installation(data_dir, sections)
@@ -84,17 +85,17 @@ async def test_nothing_of_the_backup_is_sent_twice_and_new_mail_goes_on(
     await hand_in(one, LATER)
     before = Load(one.smtp_port, sessions=4, rate=50.0)
     running = asyncio.create_task(before.run())
-    await wait_until(lambda: len(before.accepted) > 50, 20)
+    await wait_until(lambda: len(before.accepted) > 50)
     shutil.copytree(one.data_dir / FOLDER, one.data_dir / "backup")
     await noted_beyond(one, 0, 2)
     at_backup = max(ticks(one))
-    await wait_until(lambda: len(before.accepted) > 150, 20)
+    await wait_until(lambda: len(before.accepted) > 150)
     before.stop()
     await running
     far_end.mend(fault)
     assert "5 messages due now" in await run(one, "queue", "flush", "--all")
     everybody = {*before.accepted, *LATER}
-    await wait_until(lambda: everybody <= set(taken(far_end)), 20, "all was sent")
+    await wait_until(lambda: everybody <= set(taken(far_end)), what="all was sent")
     await noted_beyond(one, at_backup + 10, 2)
 
     redis.kill()
@@ -102,7 +103,7 @@ async def test_nothing_of_the_backup_is_sent_twice_and_new_mail_goes_on(
     shutil.copytree(one.data_dir / "backup", one.data_dir / FOLDER)
     after = Load(one.smtp_port, "new", sessions=4, rate=50.0)
     running = asyncio.create_task(after.run())
-    await wait_until(lambda: len(after.accepted) > 20, 20, "the journal takes mail")
+    await wait_until(lambda: len(after.accepted) > 20, what="the journal takes mail")
     await start(one, "redis")
     await wait_until(lambda: len(after.accepted) > 200, 30, "mail is taken as ever")
     after.stop()
@@ -121,7 +122,7 @@ async def test_nothing_of_the_backup_is_sent_twice_and_new_mail_goes_on(
             (one.folder / "told").exists()
             and "restored from a backup" in (one.folder / "told").read_text()
         ),
-        20,
+        60,
         "somebody is told",
     )
     await run(one, "queue", "delete", "--held", "--yes")
@@ -136,13 +137,13 @@ async def test_a_backup_that_comes_back_while_all_is_down_is_found_at_the_start(
     programs = await start(one, "redis") + await start(one, "proxy", "worker")
     fault = far_end.fail("rcpt", "451 4.2.1 busy", address="later*")
     await hand_in(one, LATER)
-    await wait_until(lambda: programs[2].log.count(" deferred ") >= len(LATER), 20)
+    await wait_until(lambda: programs[2].log.count(" deferred ") >= len(LATER))
     shutil.copytree(one.data_dir / FOLDER, one.data_dir / "backup")
     await noted_beyond(one, 0, 2)
     await noted_beyond(one, max(ticks(one)) + 10, 2)
     far_end.mend(fault)
     await run(one, "queue", "flush", "--all")
-    await wait_until(lambda: set(LATER) <= set(taken(far_end)), 20)
+    await wait_until(lambda: set(LATER) <= set(taken(far_end)))
     for program in reversed(programs):
         await asyncio.to_thread(program.stop)
 
@@ -154,8 +155,8 @@ async def test_a_backup_that_comes_back_while_all_is_down_is_found_at_the_start(
     await start(one, "proxy")
     await hand_in(one, ["new@example.net"])
     await run(one, "queue", "flush", "--all")  # which does not let held mail go
-    await wait_until(lambda: "new@example.net" in taken(far_end), 20)
+    await wait_until(lambda: "new@example.net" in taken(far_end))
     assert set(taken(far_end).values()) == {1}
     await run(one, "queue", "release", "restored")
     await run(one, "queue", "flush", "--all")
-    await wait_until(lambda: all(taken(far_end)[each] == 2 for each in LATER), 20)
+    await wait_until(lambda: all(taken(far_end)[each] == 2 for each in LATER))

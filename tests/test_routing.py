@@ -55,9 +55,9 @@ def test_a_star_stands_for_any_run_of_characters_and_nothing_else_is_special(
 
 
 def test_no_pattern_takes_long_on_any_text():
-    began = time.perf_counter()
+    began = time.process_time()
     assert not Pattern("*a" * 40 + "*b").matches("a" * 200_000)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -90,13 +91,13 @@ def test_the_printed_curl_line_brings_a_message_to_the_stand_in_over_tls(
     program("curl")
     line = running.output.partition("Try it:")[2].strip().splitlines()[0]
     run_client(["sh", "-c", line], home=tmp_path)
-    wait_for(lambda: taken(running, "you@example.net"), 10, "taken")
+    wait_for(lambda: taken(running, "you@example.net"), what="taken")
     (message,) = taken(running, "you@example.net")
     assert message["stream"] == "outbound"
     assert ["X-PM-Message-Stream", "outbound"] in message["fields"]  # type: ignore[operator]  # JSON
     assert str(message["tls"]).startswith("TLSv1.")
     for word in (" kept id=", " sent id=", "sandbox took"):
-        wait_for(lambda word=word: word in running.log + running.output, 10, word)
+        wait_for(lambda word=word: word in running.log + running.output, what=word)
 
 
 def test_the_welcome_says_where_it_goes(running: Program, installation: Installation) -> None:
@@ -130,7 +131,7 @@ def test_a_part_that_is_killed_comes_back_and_mail_flows_on(
 ) -> None:
     before = children(running.pid)[part]
     os.kill(before, signal.SIGKILL)
-    wait_for(lambda: children(running.pid).get(part, before) != before, 10, "started again")
+    wait_for(lambda: children(running.pid).get(part, before) != before, what="started again")
     to = new_recipient()
     wait_for(
         lambda: (
@@ -139,10 +140,9 @@ def test_a_part_that_is_killed_comes_back_and_mail_flows_on(
             ).returncode
             == 0
         ),
-        20,
-        "mail taken again",
+        what="mail taken again",
     )
-    wait_for(lambda: taken(running, to), 20, "mail sent again")
+    wait_for(lambda: taken(running, to), what="mail sent again")
 
 
 def test_a_second_run_on_the_same_folder_is_refused(
@@ -165,6 +165,15 @@ def test_the_end_is_in_order_and_leaves_nothing_behind(
     assert not (here.data_dir / "trial/redis.sock").exists()
 
 
+def slowness() -> float:
+    """How much longer this machine takes for other people's modules, just now, than one with two
+    cores and nothing else to do: other work and an older processor are none of ours."""
+    began = time.monotonic()
+    modules = "import aiohttp, aiosmtpd.smtp, click, prometheus_client, pydantic, redis, rq, uvloop"
+    subprocess.run([sys.executable, "-c", modules], check=True)
+    return max(1.0, (time.monotonic() - began) / 0.6)
+
+
 def test_the_second_start_with_an_empty_queue_is_ready_in_under_two_seconds(
     install: Callable[..., Installation],
 ) -> None:
@@ -172,16 +181,15 @@ def test_the_second_start_with_an_empty_queue_is_ready_in_under_two_seconds(
     first = here.start("run", "--sandbox")
     first.wait_for("Try it:")
     first.stop()
-    seconds = []
-    while len(seconds) < 6 and min(seconds, default=9.0) >= 2.0:
+    seconds: list[tuple[float, float]] = []
+    while len(seconds) < 6 and all(took >= allowed for took, allowed in seconds):
+        allowed = 2.0 * slowness()
         began = time.monotonic()
         trial = here.start("run", "--sandbox")
         trial.wait_for("Try it:")
-        seconds.append(time.monotonic() - began)
+        seconds.append((time.monotonic() - began, allowed))
         trial.stop()
-    # Other work on this machine at the same time is none of ours.
-    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert min(seconds) < 2.0 * crowd, seconds
+    assert any(took < allowed for took, allowed in seconds), seconds
 
 
 def test_a_token_that_is_forgotten_stops_no_mail_and_sends_it_to_no_stand_in(
@@ -217,7 +225,7 @@ def test_a_port_that_is_taken_ends_it_and_names_the_port(
 ) -> None:
     here = install({"listen": {"smtp": [f"127.0.0.1:{installation.smtp_port}"]}})
     trial = here.start("run", "--sandbox")
-    wait_for(lambda: trial.exit_code is not None, 30, "ended")
+    wait_for(lambda: trial.exit_code is not None, 60, "ended")
     assert trial.exit_code == 1
     assert f"127.0.0.1:{installation.smtp_port}" in trial.log
     assert "Traceback" not in trial.log
@@ -230,7 +238,7 @@ def test_sigint_in_the_terminal_reaches_only_the_parent(
     trial = here.start("run", "--sandbox")
     trial.wait_for("Try it:")
     trial.signal(signal.SIGINT)
-    wait_for(lambda: trial.exit_code is not None, 20, "ended")
+    wait_for(lambda: trial.exit_code is not None, 60, "ended")
     assert trial.exit_code == 0
 
 
@@ -242,7 +250,7 @@ def test_a_second_worker_works_beside_the_first_and_listens_on_the_next_port(
         second.wait_for("started process=worker")
         address = f"127.0.0.1:{office.installation.worker_port + 1}"
         assert http_get(address, "/healthz")[0] == 200
-        assert http_get(address, "/readyz")[0] == 200
+        wait_for(lambda: http_get(address, "/readyz")[0] == 200, what="it is ready")
         assert "franker_relay_attempts_total" in http_get(address, "/metrics")[1]
     finally:  # what it would send is missed in the office's log by all tests that come after
         ended = second.stop()

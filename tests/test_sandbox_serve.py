@@ -41,6 +41,26 @@ def test_the_usual_ports_are_taken_when_they_are_free_else_others(tmp_path: Path
     assert places._free(("127.0.0.1", "127.0.0.2"), taken) == taken
 
 
+def test_two_that_start_at_the_same_time_do_not_get_the_same_ports(tmp_path: Path) -> None:
+    """What the first prepared it binds only later, as another program in the same process."""
+    script = (
+        "import os, pathlib, sys; from proxy.sandbox.where import prepare;"
+        "prepare(pathlib.Path(sys.argv[1])); os.execlp('sleep', 'sleep', '600')"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "one")], env=clean_environ()
+    ) as first:
+        try:
+            comm = Path(f"/proc/{first.pid}/comm")
+            wait_for(lambda: comm.read_text() == "sleep\n", 60, "it is another program")
+            one, two = find(tmp_path / "one"), prepare(tmp_path / "two")
+            assert not {*one.ports, one.http_port} & {*two.ports, two.http_port}
+        finally:
+            first.kill()
+    port = one.ports[0]
+    assert places._free(("127.0.0.1", "127.0.0.2"), port) == port
+
+
 def test_what_was_prepared_is_found_by_the_next_process(tmp_path: Path) -> None:
     prepared = prepare(tmp_path / "sandbox")
     assert find(tmp_path / "sandbox") == prepared
@@ -104,7 +124,7 @@ def test_it_says_where_it_is_then_one_line_for_each_message(tmp_path: Path) -> N
         wait_for(lambda: "sandbox took 1:" in output.read_text(), what="the line")
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     start, line = output.read_text().strip().split("\n\n")
     assert str(where.ca_file) in start
     assert TOKEN in start

@@ -78,7 +78,7 @@ def _stock_worker(server: RedisServer, *arguments: str) -> Iterator[subprocess.P
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(30)
 
 
 def _stock_simple_worker(client: redis.Redis, *queues: str) -> SimpleWorker:
@@ -281,7 +281,7 @@ async def test_rq_dashboard_shows_queues_workers_and_why_a_letter_died(
             assert details["description"] == f"mail {second.id}"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(30)
         assert await claims.settle(second, Settlement("gone"))
 
 

@@ -61,10 +61,12 @@ while True:
 PARENT = """
 import sys, json, pathlib
 import proxy.supervisor as s
-s._GRACE_S = 0.3
 folder = pathlib.Path(sys.argv[1])
 parts = []
-for name, behaviour in json.loads(sys.argv[2]).items():
+behaviours = json.loads(sys.argv[2])
+if "deaf" in behaviours.values():  # nobody else needs to be killed, however slow the machine is
+    s._GRACE_S = 2
+for name, behaviour in behaviours.items():
     part = s._part(name, str(folder))
     part.argv = [sys.executable, str(folder / "part.py"), name, str(folder / "diary"), behaviour]
     parts.append(part)
@@ -109,8 +111,8 @@ class Parent:
         return int([words[2] for words in found if words[:2] == ["start", name]][-1])
 
     def wait_ready(self) -> None:
-        wait_for(lambda: "Franker is ready" in self.output.read_text(), 10, "ready")
-        wait_for(lambda: set(self.lines("start")) == self.parts, 10, "all started")
+        wait_for(lambda: "Franker is ready" in self.output.read_text(), what="ready")
+        wait_for(lambda: set(self.lines("start")) == self.parts, what="all started")
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def parent(data_dir: Path) -> Iterator[Callable[..., Parent]]:
     for each in started:
         if each.process.poll() is None:
             each.process.kill()
-        each.process.wait(10)
+        each.process.wait(30)
 
 
 def gone(pid: int) -> bool:
@@ -133,7 +135,10 @@ def gone(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    status = Path(f"/proc/{pid}/stat").read_text() if Path(f"/proc/{pid}").exists() else ") Z"
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
     return status.rpartition(")")[2].split()[0] == "Z"
 
 
@@ -143,7 +148,7 @@ def test_redis_ends_last_and_the_stand_in_after_those_that_talk_to_it(
     running = parent(redis="stay", sandbox="stay", proxy="stay", worker="stay")
     running.wait_ready()
     running.process.terminate()
-    assert running.process.wait(10) == 0
+    assert running.process.wait(30) == 0
     ends = running.lines("end")
     assert set(ends[:2]) == {"proxy", "worker"}
     assert ends[2:] == ["sandbox", "redis"]
@@ -153,7 +158,7 @@ def test_ctrl_c_is_an_orderly_end(parent: Callable[..., Parent]) -> None:
     running = parent(redis="stay", proxy="stay")
     running.wait_ready()
     running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(10) == 0
+    assert running.process.wait(30) == 0
     assert running.lines("end") == ["proxy", "redis"]
 
 
@@ -173,7 +178,7 @@ def test_wrong_configuration_stops_everything_with_its_own_exit_code(
     parent: Callable[..., Parent],
 ) -> None:
     running = parent(redis="stay", proxy="exit78")
-    assert running.process.wait(10) == 78
+    assert running.process.wait(30) == 78
     assert running.lines("start").count("proxy") == 1
     assert running.lines("end") == ["redis"]
 
@@ -182,7 +187,7 @@ def test_a_part_that_never_gets_ready_ends_the_whole_with_a_failure(
     parent: Callable[..., Parent],
 ) -> None:
     running = parent(redis="stay", proxy="exit1")
-    assert running.process.wait(20) == 1
+    assert running.process.wait(60) == 1
     assert running.lines("start").count("proxy") == 6
     assert "it never got ready" in running.output.read_text()
 
@@ -192,7 +197,7 @@ def test_a_part_that_ignores_its_end_is_killed(parent: Callable[..., Parent]) ->
     running.wait_ready()
     deaf = running.pid("worker")
     running.process.terminate()
-    assert running.process.wait(10) == 0
+    assert running.process.wait(30) == 0
     assert gone(deaf)
     assert running.lines("end") == ["redis"]
 
@@ -201,8 +206,8 @@ def test_no_part_outlives_a_killed_parent(parent: Callable[..., Parent]) -> None
     running = parent(redis="stay", worker="stay")
     running.wait_ready()
     running.process.kill()
-    running.process.wait(10)
-    wait_for(lambda: set(running.lines("end")) == {"redis", "worker"}, 10, "both ended")
+    running.process.wait(30)
+    wait_for(lambda: set(running.lines("end")) == {"redis", "worker"}, what="both ended")
 
 
 def test_it_goes_on_when_nobody_reads_what_it_says(data_dir: Path) -> None:
@@ -215,11 +220,11 @@ def test_it_goes_on_when_nobody_reads_what_it_says(data_dir: Path) -> None:
         command, cwd=ROOT, env=clean_environ(), stdout=write_end, stderr=write_end
     ) as running:
         os.close(write_end)
-        wait_for(lambda: (data_dir / "diary").read_text().count("start proxy") == 3, 10, "third")
-        wait_for(lambda: "127.0.0.1:2599" in (data_dir / "run.json").read_text(), 10, "ready")
+        wait_for(lambda: (data_dir / "diary").read_text().count("start proxy") == 3, what="third")
+        wait_for(lambda: "127.0.0.1:2599" in (data_dir / "run.json").read_text(), what="ready")
         assert running.poll() is None
         running.terminate()
-        assert running.wait(10) == 0
+        assert running.wait(30) == 0
 
 
 def test_a_second_one_on_the_same_folder_is_refused(
@@ -233,7 +238,7 @@ def test_a_second_one_on_the_same_folder_is_refused(
         env=clean_environ(),
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert second.returncode == 1

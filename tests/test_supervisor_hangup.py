@@ -25,9 +25,9 @@ def test_it_is_passed_on_to_those_that_read_the_configuration_again_and_to_no_ot
     running = parent(redis="stay", sandbox="stay", proxy="stay", worker="stay")
     running.wait_ready()
     running.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: set(running.lines("again")) == {"proxy", "worker"}, 10, "both were told")
+    wait_for(lambda: set(running.lines("again")) == {"proxy", "worker"}, what="both were told")
     running.process.terminate()
-    assert running.process.wait(10) == 0
+    assert running.process.wait(30) == 0
     # SIGHUP ends the others without a word.
     assert set(running.lines("end")) == {"redis", "sandbox", "proxy", "worker"}
     assert len(running.lines("start")) == 4
@@ -37,13 +37,13 @@ def test_a_part_that_is_not_ready_yet_is_told_when_it_is(
     parent: Callable[..., Parent],
 ) -> None:
     running = parent(proxy="stay", worker="late")
-    wait_for(lambda: set(running.lines("start")) == {"proxy", "worker"}, 10, "started")
+    wait_for(lambda: set(running.lines("start")) == {"proxy", "worker"}, what="started")
     run_file = running.diary.with_name("run.json")
-    wait_for(lambda: "2599" in run_file.read_text(), 10, "the proxy is ready")
+    wait_for(lambda: "2599" in run_file.read_text(), what="the proxy is ready")
     running.process.send_signal(signal.SIGHUP)
-    wait_for(lambda: running.lines("again") == ["proxy"], 10, "the one that is ready was told")
+    wait_for(lambda: running.lines("again") == ["proxy"], what="the one that is ready was told")
     running.diary.with_name("diary.go").touch()
-    wait_for(lambda: running.lines("again") == ["proxy", "worker"], 10, "the other, too")
+    wait_for(lambda: running.lines("again") == ["proxy", "worker"], what="the other, too")
 
 
 def test_systemd_hears_when_the_parts_begin_to_read_and_when_all_have_done_so(
@@ -51,7 +51,7 @@ def test_systemd_hears_when_the_parts_begin_to_read_and_when_all_have_done_so(
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(data_dir / "notify.sock"))
-        told.settimeout(20)
+        told.settimeout(60)
         (data_dir / "part.py").write_text(PART)
         (data_dir / "diary").touch()
         command = [sys.executable, "-c", PARENT, str(data_dir)]
@@ -90,9 +90,9 @@ def test_a_terminal_that_is_closed_ends_everything(data_dir: Path) -> None:
         try:
             os.close(its)
             run_file = data_dir / "run.json"
-            wait_for(lambda: run_file.exists() and "2599" in run_file.read_text(), 10, "ready")
+            wait_for(lambda: run_file.exists() and "2599" in run_file.read_text(), what="ready")
             running.send_signal(signal.SIGHUP)
-            wait_for(lambda: "again proxy" in diary.read_text(), 10, "read again")
+            wait_for(lambda: "again proxy" in diary.read_text(), what="read again")
             os.close(ours)
             assert running.wait(20) == 0
         finally:

@@ -80,7 +80,7 @@ async def test_a_worker_killed_with_its_dots_out_makes_no_second_copies(folder: 
         worker.kill()
         far_end.mend()
         await start(one, "worker")
-        await until_nothing_is_left(one, 40)
+        await until_nothing_is_left(one, 120)
         once_each(far_end, load.accepted)
 
 
@@ -90,7 +90,7 @@ async def test_what_is_asked_for_survives_the_death_of_worker_and_redis(folder: 
         far_end.fail("taken", do="drop", times=20)
         load = Load(one.smtp_port, count=40)
         await load.run()
-        await wait_until(lambda: waiting(one), 20)
+        await wait_until(lambda: waiting(one))
         programs["worker"].kill()
         programs["redis"].kill()
         await start(one, "redis")
@@ -98,5 +98,5 @@ async def test_what_is_asked_for_survives_the_death_of_worker_and_redis(folder: 
         assert kept
         assert all("the outcome is unknown" in str(each["replies"]) for each in kept)
         await start(one, "worker")
-        await until_nothing_is_left(one, 40)
+        await until_nothing_is_left(one, 120)
         once_each(far_end, load.accepted)

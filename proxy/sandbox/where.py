@@ -1,6 +1,8 @@
 """Where a sandbox listens, and how a Franker beside it is pointed to it."""
 
+import contextlib
 import json
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +41,8 @@ class Where:
 def prepare(folder: Path) -> Where:
     """Decide where a sandbox in `folder` listens, and make its authority, before either starts.
 
-    The usual ports are taken when they are free, else others. `find` gives the same answer from
-    then on.
+    The usual ports are taken when they are free, else others; no other sandbox is given them while
+    this process lives, or what it becomes by exec. `find` gives the same answer from then on.
 
     Raises:
         SandboxMissing: a library of the extra is not installed.
@@ -107,7 +109,7 @@ def account_for(settings: Settings) -> Account:
 
 
 def _free(hosts: tuple[str, ...], wanted: int) -> int:
-    """Return `wanted` when it is free on all `hosts`, else a port that is."""
+    """Return `wanted` when it is free on all `hosts` and nobody's, else a port that is."""
     for port in (wanted, *[0] * 20):
         held: list[socket.socket] = []
         try:
@@ -115,12 +117,25 @@ def _free(hosts: tuple[str, ...], wanted: int) -> int:
                 held.append(socket.socket())
                 held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 held[-1].bind((host, held[0].getsockname()[1] if len(held) > 1 else port))
+            number: int = held[0].getsockname()[1]
+            _reserve(number)
         except OSError:
             continue
         else:
-            number: int = held[0].getsockname()[1]
             return number
         finally:
             for one in held:
                 one.close()
     raise OSError("no free port")
+
+
+def _reserve(port: int) -> None:
+    """Keep `port` from other sandboxes: it is bound seconds after it was found free.
+
+    Raises:
+        OSError: another one has it.
+    """
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as mark:
+        mark.bind(f"\0franker-sandbox-{port}")  # a name in no file system, gone with its process
+        os.set_inheritable(mark.fileno(), True)
+        mark.detach()

@@ -110,10 +110,12 @@ async def _drained(far_end: FarEnd, total: int, timeout: float) -> tuple[float, 
 def _attempts(queue: "redis.Redis") -> tuple[int, int]:
     """Return how many messages wait, and of how many an attempt is counted."""
     client: Any = queue
-    ids = client.lrange(keys.queue_key("outbound"), 0, -1)
-    claims = client.zrange(keys.started_key("outbound"), 0, -1)
+    at_once = client.pipeline()  # a probe may be taking one
+    at_once.lrange(keys.queue_key("outbound"), 0, -1)
+    at_once.zrange(keys.started_key("outbound"), 0, -1)
+    at_once.zrange(keys.scheduled_key("outbound"), 0, -1)
+    ids, claims, late = at_once.execute()
     ids += [each.partition(b":")[0] for each in claims]
-    late = client.zrange(keys.scheduled_key("outbound"), 0, -1)
     counted = len(late)
     for at in range(0, len(ids), 500):
         pipeline = client.pipeline(transaction=False)

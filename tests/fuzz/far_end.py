@@ -125,7 +125,7 @@ async def _play(
     for _ in range(4):
         await asyncio.sleep(0)
     connection.connection_lost(None)
-    return wire.said, [await asyncio.wait_for(future, 1) for future in futures]
+    return wire.said, [await asyncio.wait_for(future, 20) for future in futures]
 
 
 def check_commands(octets: bytes) -> None:

@@ -49,7 +49,7 @@ def ask(process: subprocess.Popen[str]) -> list[str]:
 def end(process: subprocess.Popen[str]) -> None:
     """Kill it, if it still lives."""
     process.kill()
-    process.wait(10)
+    process.wait(30)
     for stream in (process.stdin, process.stdout):
         assert stream is not None
         stream.close()

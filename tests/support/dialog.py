@@ -31,7 +31,7 @@ class Dialog:
         with contextlib.suppress(OSError, ssl.SSLError):
             await self.writer.wait_closed()
 
-    async def reply(self, timeout: float = 10) -> str:
+    async def reply(self, timeout: float = 20) -> str:
         """Read one reply; "" when the connection ended."""
         lines = []
         while True:
@@ -39,6 +39,11 @@ class Dialog:
             lines.append(line.decode("utf-8", "replace").rstrip("\r\n"))
             if line[3:4] != b"-":
                 return "\n".join(lines)
+
+    async def codes_at_once(self) -> list[str]:
+        """Wait for what comes next, and return the codes of all lines that came in one go."""
+        octets = await asyncio.wait_for(self.reader.read(65_536), 20)
+        return [line[:3].decode() for line in octets.splitlines()]
 
     def send(self, octets: bytes) -> None:
         """Send octets as they are."""

@@ -86,7 +86,7 @@ class FarEnd(Sandbox):
         """How often each (value of `field`, recipient) was taken: above 1 is a duplicate."""
         return Counter((one.field(field) or "", r) for one in self.messages for r in one.recipients)
 
-    async def until(self, count: int, timeout: float = 10.0) -> list[Taken]:
+    async def until(self, count: int, timeout: float = 20.0) -> list[Taken]:
         """Wait until `count` messages are taken, and return them."""
         await wait_until(lambda: self.store.count >= count, timeout, f"{count} messages taken")
         return self.messages
@@ -130,7 +130,7 @@ class BackgroundFarEnd:
         found: bool = self.call(lambda: self.far_end.mend(number))
         return found
 
-    def until(self, count: int, timeout: float = 10.0) -> list[Taken]:
+    def until(self, count: int, timeout: float = 20.0) -> list[Taken]:
         """As FarEnd.until."""
         wait_for(lambda: self.far_end.store.count >= count, timeout, f"{count} messages taken")
         return self.far_end.messages

@@ -14,7 +14,7 @@ from tests.support.jobs import a_job
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
 
-STALL_S = 0.3
+STALL_S = 1.0
 ROOMY = Bounds(disk_floor=0)
 
 
@@ -54,7 +54,7 @@ class Committers:
 async def ready(committer: GroupCommit) -> GroupCommit:
     """Start it and return when Redis is found durable."""
     await committer.start()
-    await wait_until(lambda: committer.durability, what="the store is ready")
+    await wait_until(lambda: committer.durability, 60, "the store is ready")
     return committer
 
 

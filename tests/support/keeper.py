@@ -14,7 +14,7 @@ from tests.support.jobs import a_job
 from tests.support.processes import ROOT
 from tests.support.waiting import wait_for
 
-STALL_S = 0.3
+STALL_S = 1.0
 
 
 class Keeper:

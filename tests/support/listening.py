@@ -205,7 +205,7 @@ async def front(
     await listener.open(sockets, settings.listen)
     try:
         if ready:
-            await wait_until(lambda: not commit.unready, what="the store is ready")
+            await wait_until(lambda: not commit.unready, 60, "the store is ready")
         yield found
     finally:
         for dialog in found.dialogs:

@@ -1,4 +1,9 @@
-"""Waiting for a condition, with an end: no test guesses how long something takes."""
+"""Waiting for a condition, with an end: no test guesses how long something takes.
+
+The end is for what never comes, and far beyond what a busy machine needs. It is below the 24 s
+after which deferred mail is tried by itself at the earliest, so that nothing is taken for "at once"
+that only came by itself.
+"""
 
 import asyncio
 import time
@@ -9,7 +14,7 @@ _STEP_S = 0.01
 
 async def wait_until(
     condition: Callable[[], object] | Callable[[], Awaitable[object]],
-    timeout: float = 10.0,
+    timeout: float = 20.0,
     what: str = "",
 ) -> None:
     """Return as soon as `condition()` is true; fail after `timeout` seconds."""
@@ -26,7 +31,7 @@ async def wait_until(
 
 
 def wait_for(
-    condition: Callable[[], object], timeout: float = 10.0, what: str = "", step: float = _STEP_S
+    condition: Callable[[], object], timeout: float = 20.0, what: str = "", step: float = _STEP_S
 ) -> None:
     """Return as soon as `condition()` is true, asked every `step` s; fail after `timeout` s."""
     deadline = time.monotonic() + timeout
