@@ -12,6 +12,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -188,8 +189,9 @@ def main() -> None:
         raise SystemExit(f"no Debian can be booted here: {why}")
     with tempfile.TemporaryDirectory(prefix="franker-wheel-") as work:
         wheel = wheel_of(Path(work))
-        for suite in sys.argv[1:]:
-            libraries(suite, wheel)
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(lambda suite: libraries(suite, wheel), sys.argv[1:]):
+                pass
 
 
 if __name__ == "__main__":
