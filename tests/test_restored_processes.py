@@ -70,6 +70,11 @@ def taken(far_end: FarEnd) -> Counter[str]:
     return Counter(far_end.recipients())
 
 
+def twice(far_end: FarEnd) -> list[str]:
+    """Who got a message more than once."""
+    return [address for address, count in taken(far_end).items() if count > 1]
+
+
 async def noted_beyond(one: Installation, tick: int, processes: int) -> None:
     await wait_until(
         lambda: sum(each > tick for each in ticks(one)) >= processes, 20, "all have noted more"
@@ -109,9 +114,15 @@ async def test_nothing_of_the_backup_is_sent_twice_and_new_mail_goes_on(
     after.stop()
     await running
     await wait_until(lambda: set(after.accepted) <= set(taken(far_end)), 30, "new mail is sent")
-    assert set(taken(far_end).values()) == {1}
+    assert not twice(far_end)
     assert "store_restored" in proxy.log + worker.log
 
+    async def all_is_held() -> bool:
+        """What a worker had in hand at the backup is so only once that is found to be gone."""
+        listed = json.loads(await run(one, "queue", "list", "--json"))
+        return {each["state"] for each in listed} == {"held"}
+
+    await wait_until(all_is_held, 60)
     held = json.loads(await run(one, "queue", "list", "--state", "held", "--json"))
     assert {each["recipients"][0] for each in held} >= set(LATER)
     assert {each["hold"] for each in held} == {"restored"}
@@ -128,7 +139,7 @@ async def test_nothing_of_the_backup_is_sent_twice_and_new_mail_goes_on(
     await run(one, "queue", "delete", "--held", "--yes")
     await run(one, "queue", "release", "restored")
     assert json.loads(await run(one, "queue", "list", "--json")) == []
-    assert set(taken(far_end).values()) == {1}
+    assert not twice(far_end)
 
 
 async def test_a_backup_that_comes_back_while_all_is_down_is_found_at_the_start(
@@ -156,7 +167,7 @@ async def test_a_backup_that_comes_back_while_all_is_down_is_found_at_the_start(
     await hand_in(one, ["new@example.net"])
     await run(one, "queue", "flush", "--all")  # which does not let held mail go
     await wait_until(lambda: "new@example.net" in taken(far_end))
-    assert set(taken(far_end).values()) == {1}
+    assert not twice(far_end)
     await run(one, "queue", "release", "restored")
     await run(one, "queue", "flush", "--all")
     await wait_until(lambda: all(taken(far_end)[each] == 2 for each in LATER))
