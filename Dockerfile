@@ -15,12 +15,12 @@ WORKDIR /src
 COPY pyproject.toml README.md ./
 RUN python3 -m venv /opt/franker \
     && mkdir proxy worker && touch proxy/__init__.py worker/__init__.py \
-    && /opt/franker/bin/pip install --quiet --no-cache-dir '.[sandbox]'
+    && /opt/franker/bin/pip install --quiet --no-cache-dir --no-compile '.[sandbox]'
 COPY proxy proxy
 COPY worker worker
-RUN /opt/franker/bin/pip install --quiet --no-cache-dir --no-deps --force-reinstall . \
+RUN /opt/franker/bin/pip install --quiet --no-cache-dir --no-compile --no-deps --force-reinstall . \
     && /opt/franker/bin/pip uninstall --quiet --yes setuptools pip \
-    && python3 -m compileall -q /opt/franker/lib
+    && python3 -m compileall -q -j 0 /opt/franker/lib
 
 FROM ${BASE}
 # 10025: a number of its own, so that no user of the host is meant by chance.
