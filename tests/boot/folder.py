@@ -174,9 +174,9 @@ def libraries(suite: str, wheel: Path) -> Path:
 
     def make(new: Path) -> None:
         with copy_of(base) as there:
-            shutil.copy(wheel, there / "root")
+            shutil.copy(wheel, there / "srv")
             command = "python3 -m venv /tmp/v && /tmp/v/bin/pip download --quiet --dest /wheels"
-            named = f"/root/{wheel.name} 'setuptools>=77' wheel"
+            named = f"/srv/{wheel.name} 'setuptools>=77' wheel"
             fetch(there, "/bin/sh", "-c", f"{command} {named} && rm /wheels/{wheel.name}")
             shutil.copytree(there / "wheels", new)
 
