@@ -75,7 +75,7 @@ def _as_it_came(envelope: JobEnvelope, body: bytes, message_id: str) -> tuple[by
         header.remove(name.lower())
     if old := envelope.replaced.get("From"):
         _restore_from(header, old)
-    return header.octets() + b"\r\n" + parsed.body, received
+    return header.octets() + parsed.rest, received
 
 
 def _take_received(fields: list[Field], message_id: str) -> bytes | None:
@@ -123,4 +123,4 @@ def _with_received(body: bytes, received: bytes | None) -> bytes:
         if name == b"Received":
             fields[place] = (name, received)
             break
-    return Header(fields).octets() + b"\r\n" + parsed.body
+    return Header(fields).octets() + parsed.rest

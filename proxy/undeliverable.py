@@ -31,7 +31,8 @@ def dead_letter(
 
     The rule that takes the message says whose it is and which stream's; without an owner it is
     `owner`'s. The message stays as it came, but for Bcc and Postmark's own fields: today's rules
-    have to take it (`franker queue retry` has them look again) before it can go anywhere.
+    have to take it (`franker queue retry` has them look again) before it can go anywhere. Where the
+    header is too long nothing is taken out: any rules refuse that.
     """
     octets, _ = canonical_lines(content)
     parsed = parse(octets)
@@ -41,7 +42,8 @@ def dead_letter(
     fields: list[Field] = [
         (name, value)
         for name, value in parsed.fields
-        if name.lower() not in _HIDDEN and not name.lower().startswith(_OURS)
+        if not parsed.complete  # the last of them may go on behind them
+        or not (name.lower() in _HIDDEN or name.lower().startswith(_OURS))
     ]
     header = Header(fields)
     header.put_on_top(b"X-PM-Message-Stream", b" " + chosen.treatment.stream_id.encode("ascii"))
@@ -62,7 +64,7 @@ def dead_letter(
             once=envelope.once,
             refused=True,
         ),
-        body=header.octets() + b"\r\n" + parsed.body,
+        body=header.octets() + parsed.rest,
     )
 
 

@@ -1,10 +1,14 @@
 """Dead letters from the beginning: what is kept of mail that was refused with nobody to hear it."""
 
+import pytest
+
 from proxy.config import load
 from proxy.mail.envelope import Client, Envelope
+from proxy.mail.fields import LONGEST_HEADER
 from proxy.queue.job import RelayJob
+from proxy.queue.letters import as_eml
 from proxy.rerouting import reroute
-from proxy.submission import Policy, compile_policy
+from proxy.submission import Policy, Refusal, compile_policy
 from proxy.undeliverable import dead_letter
 
 ID = "01m7whra2tbpp46bv2ng00z75w"
@@ -81,3 +85,50 @@ def test_todays_rules_make_of_it_what_they_make_of_mail_that_comes_in_now() -> N
     assert (anew.envelope.refused, anew.envelope.once) == (False, "")
     assert anew.envelope.mail_from == "payroll@example.com"
     assert anew.body.count(b"X-PM-Message-Stream: pay-stream") == 1
+
+
+FROM = b"From: payroll@example.com\r\nTo: root\r\n"
+BCC = b"Bcc: hidden@example.net\r\n"
+FILLED = b"X-Filled: " + b"x" * 88 + b"\r\n"
+TOO_MANY = FILLED * (LONGEST_HEADER // 100)
+FOLDED = b",\r\n hidden@example.net"
+TEXT = b"\r\nsee this\r\n"
+TOO_LONG = {
+    "in its beginning": FROM + BCC + TOO_MANY + TEXT,
+    "behind it": FROM + TOO_MANY + BCC + TEXT,
+    "across": FROM + TOO_MANY[:-100] + b"Bcc: x@y.example" + FOLDED * 99 + TEXT,
+    "across, far": FROM + b"Bcc: x@y.example" + FOLDED * 20_000 + TEXT,
+}
+
+
+@pytest.mark.parametrize("message", TOO_LONG.values(), ids=TOO_LONG)
+def test_a_header_that_is_too_long_is_kept_as_it_came_and_a_retry_shows_no_bcc(
+    message: bytes,
+) -> None:
+    message = message.replace(TEXT, b"Resent-Bcc: hidden@example.net\r\n" + TEXT)
+    job = letter(message=message)
+    assert as_eml(job.id, job.stream, job.envelope, job.body).endswith(b"\r\n" + message)
+    now = policy(FRANKER_LOCAL__POSTMASTER="ops@example.com")
+    anew = reroute(now, job.id, job.envelope, job.body, now=9.0)
+    assert isinstance(anew, Refusal)
+    assert anew.reason == "header"
+
+
+@pytest.mark.parametrize("spare", [*range(10), *range(10, 600, 30)])
+def test_a_header_that_our_own_fields_make_too_long_is_not_cut_in_two(spare: int) -> None:
+    header = FROM + TOO_MANY[: -len(FILLED) * 9] + BCC + b"Z: z\r\nX-Fitting: \r\n"
+    header = header[:-2] + b"y" * (LONGEST_HEADER - spare - len(header)) + b"\r\n"
+    assert len(header) == LONGEST_HEADER - spare
+    now = policy(FRANKER_LOCAL__POSTMASTER="ops@example.com")
+    job = letter(message=header + TEXT)
+    for _ in range(2):
+        anew = reroute(now, job.id, job.envelope, job.body, now=9.0)
+        if isinstance(anew, Refusal):
+            assert (anew.reason, job.envelope.refused) == ("header", False)
+            return
+        assert isinstance(anew, RelayJob)
+        job = anew
+        assert b"hidden" not in job.body
+        before, _, text = job.body.partition(b"\r\n\r\n")
+        assert text == b"see this\r\n"
+        assert b"\r\nZ: z\r\n" in before

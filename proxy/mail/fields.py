@@ -145,6 +145,11 @@ class Parsed:
         """The octets after the header."""
         return self.octets[self.body_at :]
 
+    @property
+    def rest(self) -> bytes:
+        """All that comes after `fields`: an empty line and the body, or more of the header."""
+        return b"\r\n" + self.body if self.complete else self.body
+
     def first(self, wanted: bytes) -> bytes | None:
         """Return the value of the first field of this name (in lower case), folded as it is."""
         for name, value in self.fields:
