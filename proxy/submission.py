@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from proxy.config.model import Settings
 from proxy.mail import ids
-from proxy.mail.address import ascii_domain, normal_address, parse_mailboxes, split_address
+from proxy.mail.address import Mailbox, ascii_domain, normal_address, parse_mailboxes, split_address
 from proxy.mail.charset import decode_undeclared
 from proxy.mail.correspondents import Origin, Verified
 from proxy.mail.encoding import least_size
@@ -30,6 +30,7 @@ __all__ = [
     "Policy",
     "Refusal",
     "check_sender",
+    "choose",
     "compile_policy",
     "resolve_recipient",
     "submit",
@@ -123,17 +124,23 @@ def submit(
         return error.refusal
 
 
+def choose(policy: Policy, envelope: Envelope, parsed: Parsed) -> tuple[list[Mailbox], Route]:
+    """Return the mailboxes of a message's From, and where the rules have it go."""
+    mailboxes = parse_mailboxes(_text(parsed, b"from", policy.charset))
+    subject = (
+        decode_words(_text(parsed, b"subject", policy.charset)) if policy.needs_subject else ""
+    )
+    sender = mailboxes[0].address if mailboxes else ""
+    return mailboxes, route(policy.rules, envelope, sender, subject)
+
+
 def _submit(
     policy: Policy, envelope: Envelope, content: bytes, message_id: str, now: float
 ) -> Accepted | Discarded:
     octets, kinds = canonical_lines(content)
     parsed = parse(octets)
     _check_header(parsed)
-    mailboxes = parse_mailboxes(_text(parsed, b"from", policy.charset))
-    subject = (
-        decode_words(_text(parsed, b"subject", policy.charset)) if policy.needs_subject else ""
-    )
-    chosen = route(policy.rules, envelope, mailboxes[0].address if mailboxes else "", subject)
+    mailboxes, chosen = choose(policy, envelope, parsed)
     if chosen.action == "discard":
         return Discarded(chosen.rule)
     if chosen.action == "reject":

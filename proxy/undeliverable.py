@@ -2,19 +2,12 @@
 
 from collections.abc import Mapping
 
-from proxy.mail.address import parse_mailboxes
-from proxy.mail.charset import decode_undeclared
 from proxy.mail.envelope import Envelope
-from proxy.mail.fields import Field, Header, parse, unfolded
+from proxy.mail.fields import HIDDEN, Field, Header, parse
 from proxy.mail.lines import canonical_lines
-from proxy.mail.postmark_fields import ID_FIELD
-from proxy.mail.words import decode_words
+from proxy.mail.postmark_fields import ID_FIELD, OWN
 from proxy.queue.job import JobEnvelope, RelayJob
-from proxy.routing import route
-from proxy.submission import Policy
-
-_HIDDEN = (b"bcc", b"resent-bcc")
-_OURS = (b"x-pm-", b"x-postmark-server-token")
+from proxy.submission import Policy, choose
 
 
 def dead_letter(
@@ -36,14 +29,12 @@ def dead_letter(
     """
     octets, _ = canonical_lines(content)
     parsed = parse(octets)
-    mailboxes = parse_mailboxes(_text(parsed.first(b"from"), policy.charset))
-    subject = decode_words(_text(parsed.first(b"subject"), policy.charset))
-    chosen = route(policy.rules, envelope, mailboxes[0].address if mailboxes else "", subject)
+    _, chosen = choose(policy, envelope, parsed)
     fields: list[Field] = [
         (name, value)
         for name, value in parsed.fields
         if not parsed.complete  # the last of them may go on behind them
-        or not (name.lower() in _HIDDEN or name.lower().startswith(_OURS))
+        or not (name.lower() in HIDDEN or name.lower().startswith(OWN))
     ]
     header = Header(fields)
     header.put_on_top(b"X-PM-Message-Stream", b" " + chosen.treatment.stream_id.encode("ascii"))
@@ -66,7 +57,3 @@ def dead_letter(
         ),
         body=header.octets() + parsed.rest,
     )
-
-
-def _text(value: bytes | None, charset: str) -> str:
-    return "" if value is None else decode_undeclared(unfolded(value), charset)

@@ -16,18 +16,20 @@ Field = tuple[bytes, bytes]
 LONGEST_HEADER = 262_144
 """Octets that are looked through for the end of a header, so that memory stays bounded."""
 
+HIDDEN = (b"bcc", b"resent-bcc")
+"""Names, in lower case, of the fields that name recipients whom nobody may see."""
+
 # With canonical line ends CR stands only before LF, so that "." may run over it and come back.
 _FIELD = re.compile(rb"([!-9;-~]{1,256})[ \t]*:(.*(?:\n[ \t].*)*)\r\n")
 _BEGINNING = re.compile(rb"[!-9;-~]{1,256}[ \t]*:|[ \t]")
 _LINE = re.compile(rb"[^\n]*\n")
 _BAD_LINES = 10  # running, amid a header
-# A field of one of these names, not seen before, shows that the header goes on. Hidden recipients
-# do in any case: they must not come to stand in the text.
+# A field of one of these names, not seen before, shows that the header goes on. HIDDEN ones do in
+# any case: they must not come to stand in the text.
 _TELLING = frozenset(
     b"from sender reply-to to cc subject date message-id mime-version content-type "
     b"content-transfer-encoding".split()
 )
-_HIDDEN = frozenset({b"bcc", b"resent-bcc"})
 _FOLD = re.compile(rb"\r\n(?=[ \t])")
 
 
@@ -203,7 +205,7 @@ def _goes_on(octets: bytes, at: int, reach: int, fields: list[Field]) -> int:
         behind, at = behind or found.start(), found.end()
         name = found[1].lower()
         new = name in _TELLING and all(name != field[0].lower() for field in fields)
-        if new or name in _HIDDEN:
+        if new or name in HIDDEN:
             return behind
     return 0
 

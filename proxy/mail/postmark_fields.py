@@ -7,7 +7,9 @@ from proxy.mail.treatment import Treatment
 from proxy.mail.words import decode_words, encode_text
 
 ID_FIELD = b"X-PM-Metadata-franker-id"
-_OWN = (b"x-pm-", b"x-postmark-server-token")
+OWN = (b"x-pm-", b"x-postmark-server-token")
+"""How the names of Postmark's own fields begin, in lower case."""
+
 _METADATA = b"x-pm-metadata-"
 _BOOLEANS = {b"true": b" true", b"false": b" false"}
 _TRACK_LINKS = {
@@ -58,7 +60,7 @@ class _Own:
         self.kinds: set[Repair] = set()
         self.fields: dict[bytes, Field] = {}
         for name in header.names():
-            if name.startswith(_OWN) and (field := header.field(name)) is not None:
+            if name.startswith(OWN) and (field := header.field(name)) is not None:
                 self.fields[name] = field
                 header.remove(name)
 

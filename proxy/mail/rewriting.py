@@ -9,7 +9,7 @@ from proxy.mail.address import Mailbox, NonASCIIMailboxError
 from proxy.mail.correspondents import Origin, settle_from, settle_others
 from proxy.mail.encoding import fill_empty, is_clean, repair_body
 from proxy.mail.envelope import Client
-from proxy.mail.fields import Field, Header, Parsed, unfolded
+from proxy.mail.fields import HIDDEN, Field, Header, Parsed, unfolded
 from proxy.mail.limits import SUBJECT
 from proxy.mail.lines import has_long_line
 from proxy.mail.postmark_fields import mark
@@ -95,8 +95,8 @@ def rewrite(
     old_from = parsed.first(b"from")
     _apply_rule(header, treatment)
     kinds |= _without_duplicates(header)
-    header.remove(b"bcc")
-    header.remove(b"resent-bcc")
+    for name in HIDDEN:
+        header.remove(name)
     settled = settle_from(header, mailboxes, origin)
     kinds |= settled.kinds
     kinds |= settle_others(header, origin, settled.address)
