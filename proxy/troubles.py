@@ -1,4 +1,4 @@
-"""What the proxy sees to be wrong, in words for people: pure."""
+"""What the proxy sees to be wrong, in words for people."""
 
 from collections.abc import Iterable
 

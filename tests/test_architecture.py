@@ -13,13 +13,28 @@ from tests.support.processes import ROOT
 
 LEAVES = ("config", "log", "metrics", "mail", "queue", "alerts", "web", "reloading")
 PURE = (
+    "proxy.config.changes",
+    "proxy.config.checks",
+    "proxy.config.fields",
+    "proxy.log.lines",
     "proxy.mail",
+    "proxy.queue.apart",
+    "proxy.queue.selection",
     "proxy.routing",
     "proxy.submission",
     "proxy.rerouting",
     "proxy.undeliverable",
     "proxy.alerts.standing",
+    "proxy.listener.commands",
+    "proxy.listener.content",
+    "proxy.sandbox.checks",
+    "proxy.sandbox.listing",
+    "proxy.sendmail.addresses",
+    "proxy.sendmail.letter",
+    "proxy.sendmail.message",
+    "proxy.sendmail.options",
     "worker.claim",
+    "worker.claims.liveness",
     "worker.congestion",
     "worker.verdict",
     "worker.schedule",
@@ -28,6 +43,7 @@ PURE = (
     "worker.notices.digest",
     "worker.outcomes.asking",
     "worker.outcomes.findings",
+    "worker.outcomes.silence",
     "worker.smarthost.endpoints",
     "worker.replies",
 )
@@ -43,7 +59,10 @@ IO_MODULES |= {
     "tempfile",
 }
 CACHES = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
-TREE_FOLDERS = ("proxy", "worker", "tests", "docs", "systemd", "benchmarks", ".ci")
+TREE_FOLDERS = (
+    *("proxy", "worker", "tests", "docs", "systemd", "packaging", "manual", "containers"),
+    *("monitoring", "share", "benchmarks", ".ci"),
+)
 
 
 def modules(package: str) -> Iterator[str]:

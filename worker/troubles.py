@@ -1,4 +1,4 @@
-"""What a worker sees to be wrong, in words for people: pure."""
+"""What a worker sees to be wrong, in words for people."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How messages stand in a journal's file: a header, then one frame after the other. Pure.
+"""How messages stand in a journal's file: a header, then one frame after the other.
 
 A frame begins with the file's mark, eight random octets from its header: after damage the next
 frame is found by it, and no mail can hold one, since nobody outside knows it. Then come the
