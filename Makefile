@@ -29,9 +29,10 @@ BOOT ?= tests/boot
 boot: $(VENV)/.for-working
 	BOOT_SUITE=$(SUITE) $(BIN)/python -m pytest -m boot --numprocesses 2 --dist loadfile $(BOOT)
 
-# dist/franker_VERSION_ARCH.deb, for the Debian or Ubuntu that this runs on.
+# dist/franker_VERSION_ARCH.deb, for the Debian or Ubuntu that this runs on, of this checkout or of a
+# wheel: make deb WHEEL=...
 deb:
-	packaging/deb
+	packaging/deb $(WHEEL)
 
 # share/: the manual pages and the shells' completion, of what the program itself says.
 manual: $(VENV)/.for-working
