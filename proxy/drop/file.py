@@ -5,18 +5,14 @@ for, no more read than a letter can have, and whose a letter is the file's owner
 """
 
 import os
-import re
 import stat
 import time
 from dataclasses import dataclass
 
-from proxy.sendmail.letter import LONGEST_HEAD, Letter, LetterError, unpack
-from proxy.sendmail.message import LARGEST
-
-LARGEST_FILE = LARGEST + LONGEST_HEAD
+from proxy.sendmail.drop import is_letter
+from proxy.sendmail.letter import LARGEST_FILE, Letter, LetterError, unpack
 
 _CHANGES = "it changes while it is read"
-_ONCE = re.compile(r"[0-9a-f]{32}")
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -83,7 +79,7 @@ def remove_letter(dropped: Dropped, place: int) -> None:
 
 def judge(name: str, status: os.stat_result) -> str:
     """Return why a file cannot be a letter, "" when it can."""
-    if not _ONCE.fullmatch(name):
+    if not is_letter(name):
         return "its name is not one that franker-sendmail gives"
     if not stat.S_ISREG(status.st_mode):
         return f"it is {_KINDS.get(stat.S_IFMT(status.st_mode), 'no regular file')}"

@@ -15,6 +15,13 @@ LISTENING = ".listening"
 UNFINISHED = "new-"
 """Before the name of a file that is being written."""
 
+_DIGITS = frozenset("0123456789abcdef")
+
+
+def is_letter(name: str) -> bool:
+    """Return whether `name` is one that a letter's file has: its id, 32 hexadecimal digits."""
+    return len(name) == 32 and _DIGITS.issuperset(name)
+
 
 def put(folder: str, once: str, octets: bytes) -> None:
     """Keep `octets` as the file `once` of `folder`; return when it is on the disk.

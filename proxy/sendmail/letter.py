@@ -10,8 +10,11 @@ and after an empty line so many octets of message. Addresses are octets without 
 """
 
 _MAGIC = b"franker drop 1\n"
-LONGEST_HEAD = 4_000_000
-"""Octets before the message at most: tens of thousands of recipients."""
+LARGEST = 25_000_000
+"""Octets of message at most: several times what Postmark takes, so that the reply says why."""
+
+LARGEST_FILE = LARGEST + 4_000_000
+"""Octets of a whole letter at most, with its recipients: writer and reader heed it."""
 
 
 class LetterError(ValueError):

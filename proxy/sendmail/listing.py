@@ -3,7 +3,7 @@
 import os
 import sys
 
-from proxy.sendmail.drop import LISTENING, UNFINISHED
+from proxy.sendmail.drop import is_letter
 from proxy.sendmail.output import write
 from proxy.sendmail.where import DATA_DIR
 
@@ -37,4 +37,4 @@ def _waiting(folder: str) -> int:
         names = os.listdir(folder)
     except OSError:
         return 0
-    return sum(name != LISTENING and not name.startswith(UNFINISHED) for name in names)
+    return sum(map(is_letter, names))

@@ -6,9 +6,7 @@ Nothing here alters what a program wrote but line ends and, with -t, Bcc fields.
 from _collections_abc import Callable
 
 from proxy.sendmail.addresses import addresses_in
-
-LARGEST = 25_000_000
-"""Octets that are read at most: several times what Postmark takes, so that the reply says why."""
+from proxy.sendmail.letter import LARGEST
 
 _RECIPIENTS = (b"to", b"cc", b"bcc")
 _RESENT = (b"resent-to", b"resent-cc", b"resent-bcc")
@@ -18,7 +16,7 @@ _NAME = frozenset(range(33, 127)) - {ord(":")}
 
 
 class TooLargeError(Exception):
-    """There is no end in the first `LARGEST` octets."""
+    """With CRLF as line end it is longer than `LARGEST` octets, if it ends at all."""
 
 
 def read_message(read: Callable[[], bytes], *, dot_ends: bool) -> bytes:
@@ -47,6 +45,8 @@ def read_message(read: Callable[[], bytes], *, dot_ends: bool) -> bytes:
     text = bytes(held).replace(b"\r\n", b"\n")
     if text and not text.endswith(b"\n"):
         text += b"\n"
+    if len(text) + text.count(b"\n") > LARGEST:
+        raise TooLargeError
     return text.replace(b"\n", b"\r\n")
 
 

@@ -6,8 +6,8 @@ import time
 
 from proxy.sendmail import drop, where, wire
 from proxy.sendmail.addresses import addresses_in
-from proxy.sendmail.letter import Letter, pack
-from proxy.sendmail.message import LARGEST, Message, TooLargeError, read_message
+from proxy.sendmail.letter import LARGEST, LARGEST_FILE, Letter, pack
+from proxy.sendmail.message import Message, TooLargeError, read_message
 from proxy.sendmail.options import EX_USAGE, Options, UsageError, read_options
 from proxy.sendmail.output import say, write
 
@@ -131,6 +131,10 @@ def _keep(letter: Letter, folder: str, *, verbose: bool) -> int:
 
     What the proxy refuses goes there, too: it makes a dead letter of it, and tells its owner.
     """
+    octets = pack(letter)
+    if len(octets) > LARGEST_FILE:  # the drop folder's reader would never take it
+        text = f"the message is larger than {LARGEST_FILE} octets with its recipients; not sent"
+        return _fail(EX_DATAERR, text)
     once = os.urandom(16).hex()
     try:
         connection = wire.connect(_addresses(folder), time.monotonic)
@@ -145,7 +149,7 @@ def _keep(letter: Letter, folder: str, *, verbose: bool) -> int:
             write(1, f"kept by Franker: {said}\n")
         return 0
     try:
-        drop.put(folder, once, pack(letter))
+        drop.put(folder, once, octets)
     except OSError as error:
         return _fail(
             EX_TEMPFAIL,

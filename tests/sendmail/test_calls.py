@@ -52,6 +52,23 @@ def test_a_message_without_end_is_not_sent(sendmail: Sendmail) -> None:
     assert done.returncode == 65
 
 
+def test_a_message_that_grows_too_large_by_its_line_ends_is_not_sent(sendmail: Sendmail) -> None:
+    """It has two octets a line when it comes, and three when it goes."""
+    done = sendmail.run("a@b.example", stdin=b"Subject: x\n\n" + b"x\n" * 12_000_000)
+    assert done.returncode == 65
+    assert b"larger than 25000000 octets" in done.stderr
+    assert sendmail.dropped() == []
+
+
+def test_a_message_that_is_too_large_with_its_recipients_is_not_sent(sendmail: Sendmail) -> None:
+    everybody = b",".join(b"a%d" % number for number in range(400_000))
+    text = (b"x" * 900 + b"\n") * 24_200
+    done = sendmail.run("-t", stdin=b"From: a@b.example\nTo: " + everybody + b"\n\n" + text)
+    assert done.returncode == 65
+    assert b"larger than 29000000 octets with its recipients" in done.stderr
+    assert sendmail.dropped() == []
+
+
 def test_help_names_every_option(sendmail: Sendmail) -> None:
     done = sendmail.run("--help")
     assert done.returncode == 0
@@ -82,7 +99,11 @@ def test_mailq_shows_root_the_queue_and_what_waits_in_the_folder(
     with answering(b"451 later\r\n") as address, stopped_proxy(host):
         sendmail.listens([address])
         sendmail.send("listed@example.net", message=a_message("listed@example.net"))
+        for name in (".listening.abc", "new-abc", "no letter"):
+            (sendmail.drop / name).touch()
         done = ours.run(name="mailq", environ=environ)
+    for name in (".listening.abc", "new-abc", "no letter"):
+        (sendmail.drop / name).unlink()
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"1 message waits in ")
     host.the_one_for("listed@example.net")

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.sendmail.drop import is_letter
 from proxy.sendmail.letter import Letter, LetterError, pack, unpack
 from proxy.sendmail.where import drop_folder
 
@@ -91,3 +92,23 @@ def test_the_folder_is_what_the_configuration_says(tmp_path, text: str, folder: 
 def test_without_a_configuration_the_folder_is_the_default() -> None:
     assert drop_folder({"FRANKER_CONFIG": "/nowhere/at/all"}) == "/var/spool/franker/drop"
     assert drop_folder({"FRANKER_CONFIG": "/nowhere", "FRANKER_DATA_DIR": "/x"}) == "/x/drop"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("0123456789abcdef" * 2, True),
+        ("0123456789abcdef" * 2 + "\n", False),
+        ("0123456789ABCDEF" * 2, False),
+        ("0" * 31, False),
+        ("0" * 33, False),
+        ("٠" * 32, False),
+        (".listening", False),
+        (".listening.abc", False),
+        ("new-" + "0" * 32, False),
+        ("new-" + "0" * 28, False),
+        ("", False),
+    ],
+)
+def test_a_letters_name_is_32_hexadecimal_digits(name: str, *, is_one: bool) -> None:
+    assert is_letter(name) == is_one

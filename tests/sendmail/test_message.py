@@ -65,6 +65,16 @@ def test_a_message_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
         read_message(lambda: b"a" * 10, dot_ends=True)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_message_is_as_large_as_it_is_with_crlf(
+    monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    monkeypatch.setattr(message_module, "LARGEST", 90)
+    assert len(read_message(chunks((b"a" + end) * 30), dot_ends=False)) == 90
+    with pytest.raises(TooLargeError):
+        read_message(chunks((b"a" + end) * 30 + b"a"), dot_ends=False)
+
+
 def test_recipients_come_from_to_cc_and_bcc_and_bcc_is_taken_out() -> None:
     message = Message(b"to: a@b\r\nCC: c@d,\r\n e@f\r\nBcc: g@h\r\nX: i@j\r\n\r\nTo: k@l\r\n")
     assert message.recipients() == ["a@b", "c@d", "e@f", "g@h"]
