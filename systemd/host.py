@@ -6,18 +6,16 @@ before they go. Both are for root, ask nothing, and can be run again.
 
 import argparse
 import contextlib
-import os
-import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import configuration
 import mta
 
 OPT = Path("/opt/franker")
-ETC = Path("/etc/franker")
-STATE = Path("/var/lib/franker")
 SOCKET_D = Path("/etc/systemd/system/franker-proxy.socket.d")
 TAKEN_OVER = OPT / "taken-over"
 """What --take-over stopped, a unit a line, to be started again by `remove`."""
@@ -85,22 +83,28 @@ def give_port(*, take_over: bool) -> tuple[int, str]:
     return SMTP_PORT, ""
 
 
-def write_addresses(port: int) -> bool:
-    """Make the socket unit listen on what this host has; return whether that has changed."""
-    hosts = ["127.0.0.1"]
-    if Path("/proc/net/if_inet6").exists():  # else the kernel has no IPv6 and the unit would fail
-        hosts.append("[::1]")
+def addresses(port: int, *, ipv6: bool) -> list[str]:
+    """Return what to listen on; without IPv6 in the kernel, a unit that names ::1 would fail."""
+    return [f"127.0.0.1:{port}", *([f"[::1]:{port}"] if ipv6 else [])]
+
+
+def drop_in_of(listen: Sequence[str]) -> str:
+    """Return what makes the socket unit listen on `listen`, "" where it does so by itself."""
+    if list(listen) == addresses(SMTP_PORT, ipv6=True):
+        return ""
+    text = "# Written by Franker's installation, which looks again each time it is run.\n"
+    text += "[Socket]\nListenStream=\n"
+    return text + "".join(f"ListenStream={address}\n" for address in listen)
+
+
+def write_addresses(listen: Sequence[str]) -> bool:
+    """Make the socket unit listen on `listen`; return whether that has changed."""
     drop_in = SOCKET_D / "port.conf"
-    usual = port == SMTP_PORT and len(hosts) == 2
     before = drop_in.read_text(encoding="utf-8") if drop_in.exists() else ""
-    after = ""
-    if not usual:
-        after = "# Written by Franker's installation, which looks again each time it is run.\n"
-        after += "[Socket]\nListenStream=\n"
-        after += "".join(f"ListenStream={host}:{port}\n" for host in hosts)
+    after = drop_in_of(listen)
     if after == before:
         return False
-    if usual:
+    if not after:
         drop_in.unlink()
         with contextlib.suppress(OSError):  # another drop-in is there
             SOCKET_D.rmdir()
@@ -137,56 +141,14 @@ def unlink_sendmail() -> None:
     for link in LINKS:
         if _is_ours(link):
             link.unlink()
-        diverted = subprocess.run(
-            ["/usr/bin/dpkg-divert", "--listpackage", link],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if (
-            diverted.stdout.strip() == "LOCAL"
-            and Path(f"{link}.distrib").is_symlink() | Path(f"{link}.distrib").exists()
-        ):
+        kept = Path(f"{link}.distrib")
+        by = mta.said("/usr/bin/dpkg-divert", "--listpackage", str(link)).strip()
+        if by == "LOCAL" and (kept.is_symlink() or kept.exists()):
             run("dpkg-divert", "--quiet", "--local", "--rename", "--remove", link)
 
 
 def _is_ours(link: Path) -> bool:
     return link.is_symlink() and str(link.readlink()) == str(OUR_SENDMAIL)
-
-
-# Configuration
-
-
-def write_configuration(example: Path) -> list[str]:
-    """Put a first configuration in place, never over one that is there; return what to do yet."""
-    file = ETC / "franker.toml"
-    alias = mta.root_alias()
-    if not file.exists():
-        text = example.read_text(encoding="utf-8")
-        if alias:
-            line = f'# As `root:` in /etc/aliases says.\npostmaster = "{alias}"\n'
-            text = re.sub(r'^postmaster = ""\n', line, text, flags=re.MULTILINE)
-            print(f"Mail for root and others of this host goes to {alias}, as in /etc/aliases.")
-        file.write_text(text, encoding="utf-8")
-        file.chmod(0o644)  # secrets are named in it, never written
-    to_do = []
-    text = file.read_text(encoding="utf-8", errors="replace")
-    if not re.search(r'^\s*(postmaster|aliases_file)\s*=\s*"[^"]', text, re.MULTILINE):
-        what = "cron's mail, and all for root and other users of this host, is refused until\n"
-        what += f"local.postmaster in {file} says where it goes"
-        if alias:
-            what += f"; /etc/aliases says {alias}"
-        to_do.append(what)
-    if not re.search(r'^\s*(from|domain)\s*=\s*"[^"]', text, re.MULTILINE):
-        what = f"mail from a bare root@{os.uname().nodename}, such as cron's, is refused until\n"
-        what += f"local.from in {file} has an address that Postmark knows as yours"
-        to_do.append(what)
-    needs_secret = re.search(r'^[^#\n]*credential\s*=\s*"secret_postmark"', text, re.MULTILINE)
-    if needs_secret and not (ETC / "secrets/postmark").exists():
-        what = "nothing leaves yet, all mail is kept: write Postmark's server API token into\n"
-        what += f"{ETC}/secrets/postmark, then: systemctl restart 'franker-worker@*'"
-        to_do.append(what)
-    return to_do
 
 
 # All of it
@@ -196,15 +158,16 @@ def configure(*, first: bool, take_over: bool, package: bool) -> int:
     """Set up all that Franker needs of this host, start it, and say what holds; return 0 or 1."""
     run("systemd-sysusers", "franker.conf")
     run("systemd-tmpfiles", "--create", "franker.conf")
-    to_do = write_configuration(OPT / "current/share/franker/franker.toml")
+    to_do = configuration.write(OPT / "current/share/franker/franker.toml")
     port, held_by = give_port(take_over=take_over) if booted() else (SMTP_PORT, "")
-    moved = write_addresses(port)
+    listen = addresses(port, ipv6=Path("/proc/net/if_inet6").exists())
+    moved = write_addresses(listen)
     sendmail_of = link_sendmail(take_over=take_over)
     if first:
         run("systemctl", "--quiet", "enable", "franker.target")
     if booted():
         _start(moved=moved, package=package)
-    where = f"127.0.0.1:{port} and [::1]:{port}"
+    where = " and ".join(listen)
     print(
         f"Franker takes mail at {where} and keeps it."
         if booted()

@@ -1,6 +1,7 @@
 """Who handles mail on this host today: port 25, /usr/sbin/sendmail, root's mail."""
 
 import contextlib
+import errno
 import re
 import socket
 import subprocess
@@ -41,7 +42,7 @@ def is_free(port: int) -> bool:
                 one.bind((host, port))
                 one.listen(1)
         except OSError as error:
-            if error.errno == 98:  # EADDRINUSE; anything else: no IPv6 here
+            if error.errno == errno.EADDRINUSE:  # anything else: no IPv6 here
                 return False
     return True
 
@@ -92,7 +93,7 @@ def _program(pid: int) -> str:
 def owner(path: str) -> str:
     """Return the Debian package that `path` belongs to, "" when none does."""
     with contextlib.suppress(OSError):
-        answer = _said("dpkg-query", "--search", path)
+        answer = said("dpkg-query", "--search", path)
         for line in answer.splitlines():
             package, _, name = line.partition(": ")
             if name == path and not package.startswith("diversion "):
@@ -106,20 +107,21 @@ def _unit(pid: int) -> str:
         groups = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")
         found = re.search(r"/([^/\n]+\.service)(?:/|$)", groups, re.MULTILINE)
         if found:
-            whole = _said("systemctl", "show", "--property=PartOf", "--value", found[1]).split()
+            whole = said("systemctl", "show", "--property=PartOf", "--value", found[1]).split()
             return next((one for one in whole if one.endswith(".service")), found[1])
     return ""
 
 
 def _socket_unit(port: int) -> str:
-    for line in _said("systemctl", "list-sockets", "--no-legend", "--full").splitlines():
+    for line in said("systemctl", "list-sockets", "--no-legend", "--full").splitlines():
         address, unit, *_ = [*line.split(), "", ""]
         if address.endswith(f":{port}"):
             return unit
     return ""
 
 
-def _said(*command: str) -> str:
+def said(*command: str) -> str:
+    """Return what `command` printed, whether it failed or not."""
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return answer.stdout
 
