@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tests.boot.site import Site
 
+KEPT = ("etc/franker", "var/lib/franker", "var/spool/franker")
+"""What stays when Franker is removed, as the beginnings of paths."""
+
 RAW = """\
 import socket, sys
 subject, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])

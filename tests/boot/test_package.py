@@ -2,13 +2,12 @@
 
 import pytest
 
-from tests.boot.programs import Load, files_of, package_of, raw
+from tests.boot.programs import KEPT, Load, files_of, package_of, raw
 from tests.boot.site import Site
 from tests.support.clients import body_text
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(1200)]
 
-KEPT = ("etc/franker", "var/lib/franker", "var/spool/franker")
 INSTALL = "DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes"
 
 

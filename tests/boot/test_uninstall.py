@@ -2,12 +2,11 @@
 
 import pytest
 
-from tests.boot.programs import files_of, raw
+from tests.boot.programs import KEPT, files_of, raw
 from tests.boot.site import Site
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(1200)]
 
-KEPT = ("etc/franker", "var/lib/franker", "var/spool/franker")
 USERS = {"etc/group-", "etc/passwd-", "etc/shadow-", "etc/gshadow-"}  # copies that systemd makes
 
 
