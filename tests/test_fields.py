@@ -13,7 +13,7 @@ from proxy.mail.address import (
     normal_address,
     parse_mailboxes,
 )
-from proxy.mail.fields import Header, parse, unfolded
+from proxy.mail.fields import LONGEST_HEADER, Header, parse, unfolded
 from proxy.mail.lines import canonical_lines, has_long_line
 from proxy.mail.words import decode_words, encode_mailbox, encode_text, one_line
 
@@ -86,6 +86,44 @@ def test_text_without_an_empty_line_before_it_stays_text(text: bytes):
     parsed = parse(b"Subject: new\r\n" + text)
     assert parsed.body == text
     assert parsed.kinds == ("blank_line",)
+
+
+FILLED = b"From: a@b\r\n" + b"X-Filled: " + b"x" * (LONGEST_HEADER - 25) + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("octets", "left"),
+    [
+        (b"X-Long: " + b"x" * LONGEST_HEADER + b"\r\nBcc: x@y\r\n\r\nbody\r\n", 0),
+        (b"x" * LONGEST_HEADER + b"\r\nFrom: a@b\r\nBcc: x@y\r\n\r\nbody\r\n", 0),
+        (b"A: 1\r\n" + b"x" * LONGEST_HEADER + b"\r\nBcc: x@y\r\n\r\nbody\r\n", 6),
+        (FILLED + b"Junk\r\nX: 2\r\nBcc: x@y\r\n\r\nbody\r\n", len(FILLED)),
+        (FILLED + b"Junk\r\n" * 9 + b"Bcc: x@y\r\n\r\nbody\r\n", len(FILLED)),
+        (FILLED + b"X: " + b"x" * 99 + b"\r\nBcc: x@y\r\n\r\nbody\r\n", len(FILLED)),
+        (FILLED + b"To: " + b"x" * 99 + b"\r\n\r\nbody\r\n", len(FILLED)),
+    ],
+    ids=range(7),
+)
+def test_a_header_that_goes_on_further_than_is_looked_is_not_complete(octets: bytes, left: int):
+    parsed = parse(octets)
+    assert not parsed.complete
+    assert parsed.rest == octets[left:]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"x" * LONGEST_HEADER + b"\r\n" + b"Dear all,\r\n",
+        b"Dear all,\r\n" + b"note: this\r\n" * 100_000,
+        b"Dear all,\r\n" * 100_000,
+    ],
+    ids=range(3),
+)
+@pytest.mark.parametrize("header", [b"", b"From: a@b\r\n", FILLED], ids=len)
+def test_a_long_text_without_an_empty_line_before_it_stays_text(header: bytes, text: bytes):
+    parsed = parse(header + text)
+    assert parsed.complete
+    assert parsed.body == text
 
 
 def test_fields_are_found_changed_added_and_removed_without_regard_to_case():

@@ -208,6 +208,12 @@ def test_a_header_without_an_end_is_refused_and_costs_little():
     )
 
 
+@pytest.mark.parametrize("line", [b"X-A: ", b"", b"From: app@example.com\r\n"])
+def test_no_line_is_so_long_that_a_bcc_behind_it_comes_to_stand_in_the_text(line: bytes):
+    content = line + b"x" * 300_000 + b"\r\nTo: a@b.example\r\nBcc: c@d.example\r\n\r\ntext\r\n"
+    assert refusal(content) == "552 5.3.4 The message's header is longer than 262144 octets"
+
+
 def test_a_recipient_that_cannot_be_resolved_refuses_the_message_too():
     assert refusal(PLAIN, of=envelope("a@example.com", "root")).startswith("550 5.1.1 ")
 

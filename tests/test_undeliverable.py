@@ -97,6 +97,9 @@ TOO_LONG = {
     "in its beginning": FROM + BCC + TOO_MANY + TEXT,
     "behind it": FROM + TOO_MANY + BCC + TEXT,
     "across": FROM + TOO_MANY[:-100] + b"Bcc: x@y.example" + FOLDED * 99 + TEXT,
+    "behind a line that is none": FROM + b"x" * LONGEST_HEADER + b"\r\n" + BCC + TEXT,
+    "behind one at the end": FROM + TOO_MANY + b"no field\r\n" + BCC + TEXT,
+    "behind an endless one": b"X: " + b"x" * LONGEST_HEADER + b"\r\n" + FROM + BCC + TEXT,
     "across, far": FROM + b"Bcc: x@y.example" + FOLDED * 20_000 + TEXT,
 }
 

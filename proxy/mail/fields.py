@@ -21,8 +21,8 @@ HIDDEN = (b"bcc", b"resent-bcc")
 
 # With canonical line ends CR stands only before LF, so that "." may run over it and come back.
 _FIELD = re.compile(rb"([!-9;-~]{1,256})[ \t]*:(.*(?:\n[ \t].*)*)\r\n")
-_BEGINNING = re.compile(rb"[!-9;-~]{1,256}[ \t]*:|[ \t]")
-_LINE = re.compile(rb"[^\n]*\n")
+_BEGINNING = re.compile(rb"[!-9;-~]{1,256}[ \t]*:")
+_FURTHER = re.compile(_BEGINNING.pattern + rb"|[ \t]")
 _BAD_LINES = 10  # running, amid a header
 # A field of one of these names, not seen before, shows that the header goes on. HIDDEN ones do in
 # any case: they must not come to stand in the text.
@@ -179,28 +179,33 @@ def parse(octets: bytes, *, mbox: bool = True) -> Parsed:
         while (found := match(octets, at, reach)) is not None:
             fields.append(found.groups())  # type: ignore[arg-type]  # both groups always take part
             at = found.end()
-        if octets.startswith(b"\r\n", at) or not (further := _goes_on(octets, at, reach, fields)):
-            break
+        if octets.startswith(b"\r\n", at):
+            return Parsed(fields, octets, at + 2, kinds)
+        if reach < len(octets) and (_FURTHER if fields else _BEGINNING).match(octets, at):
+            return Parsed(fields, octets, at, kinds, complete=False)
+        further = _goes_on(octets, at, fields)
+        if not further:
+            return Parsed(fields, octets, at, (*kinds, "blank_line"))
+        if further >= reach:
+            return Parsed(fields, octets, at, kinds, complete=False)
         at = further
         if "bad_line" not in kinds:
             kinds = (*kinds, "bad_line")
-    if octets.startswith(b"\r\n", at):
-        return Parsed(fields, octets, at + 2, kinds)
-    if fields and reach < len(octets) and _BEGINNING.match(octets, at):
-        return Parsed(fields, octets, at, kinds, complete=False)
-    return Parsed(fields, octets, at, (*kinds, "blank_line"))
 
 
-def _goes_on(octets: bytes, at: int, reach: int, fields: list[Field]) -> int:
-    """Return where the header goes on behind lines at `at` that are no fields; 0 if it does not."""
-    behind, bad = 0, 0
+def _goes_on(octets: bytes, at: int, fields: list[Field]) -> int:
+    """Return where the header goes on behind lines at `at` that are no fields; 0 if it does not.
+
+    It is looked for in LONGEST_HEADER octets, those of lines that are no fields not counted.
+    """
+    behind, bad, reach = 0, 0, at + LONGEST_HEADER
     while bad < _BAD_LINES:
         found = _FIELD.match(octets, at, reach)
         if found is None:
-            line = _LINE.match(octets, at, reach)
-            if line is None or line[0] == b"\r\n":
+            end = octets.find(b"\n", at) + 1
+            if not end or octets.startswith(b"\r\n", at):
                 return 0
-            bad, at = bad + 1, line.end()
+            bad, at, reach = bad + 1, end, reach + end - at
             continue
         behind, at = behind or found.start(), found.end()
         name = found[1].lower()
