@@ -13,16 +13,14 @@ from proxy.config import Settings
 from proxy.drop.file import Dropped, NoLetterError, read_letter, remove_letter
 from proxy.drop.look import Look, look_at
 from proxy.sendmail.drop import LISTENING
-from proxy.sendmail.where import DATA_DIR, FOLDER
+from proxy.sendmail.where import folder_of
 
 MODE = 0o1733
 
 
 def drop_folder(settings: Settings, data_dir: Path) -> Path:
     """Return the drop folder of this configuration."""
-    if settings.drop.folder:
-        return Path(settings.drop.folder)
-    return Path(FOLDER) if data_dir == Path(DATA_DIR) else data_dir / "drop"
+    return Path(folder_of(settings.drop.folder, str(data_dir)))
 
 
 class DropFolder:

@@ -22,10 +22,18 @@ def drop_folder(environ: Mapping[str, str]) -> str:
     if not said:
         folder, folder_of_data = _configured(environ.get("FRANKER_CONFIG") or CONFIG)
         said, data_dir = folder, data_dir or folder_of_data
+    return folder_of(said, data_dir)
+
+
+def folder_of(said: str, data_dir: str) -> str:
+    """Return the drop folder where `drop.folder` and `data_dir` are these, "" when not set. Pure.
+
+    The proxy asks here, too: both must come to the same folder.
+    """
     if said:
         return said
     if data_dir and os.path.normpath(data_dir) != DATA_DIR:
-        return f"{data_dir}/drop"
+        return os.path.join(data_dir, "drop")
     return FOLDER
 
 

@@ -9,7 +9,7 @@ import pytest
 from proxy.config import load
 from proxy.drop import look as look_module
 from proxy.drop.folder import DropFolder, drop_folder
-from proxy.sendmail import drop
+from proxy.sendmail import drop, where
 from tests.drop.letters import NOBODY, a_letter, names, needs_root, once, put, read
 from tests.support.waiting import wait_for
 
@@ -46,12 +46,24 @@ def test_a_file_in_its_place_is_refused(place: Path) -> None:
     assert DropFolder(place / "drop").prepare()
 
 
-def test_where_it_is_follows_the_data_folder(place: Path) -> None:
-    settings = load(None, {"FRANKER_DATA_DIR": "/var/lib/franker"}, searched=()).settings
-    assert drop_folder(settings, Path("/var/lib/franker")) == Path("/var/spool/franker/drop")
-    assert drop_folder(settings, place) == place / "drop"
-    named = load(None, {"FRANKER_DROP__FOLDER": "/srv/drop"}, searched=()).settings
-    assert drop_folder(named, place) == Path("/srv/drop")
+@pytest.mark.parametrize(
+    ("said", "data_dir", "folder"),
+    [
+        ("", "/var/lib/franker", "/var/spool/franker/drop"),
+        ("", "/var/lib/franker/", "/var/spool/franker/drop"),
+        ("", "/var/lib/x/../franker", "/var/spool/franker/drop"),
+        ("", "/var/lib/./franker", "/var/spool/franker/drop"),
+        ("", "/srv/mail", "/srv/mail/drop"),
+        ("", "/srv/mail/", "/srv/mail/drop"),
+        ("/srv/drop", "/var/lib/franker", "/srv/drop"),
+        ("/srv/drop", "/srv/mail", "/srv/drop"),
+    ],
+)
+def test_proxy_and_sendmail_find_the_same_folder(said: str, data_dir: str, folder: str) -> None:
+    environ = {"FRANKER_DROP__FOLDER": said, "FRANKER_DATA_DIR": data_dir}
+    settings = load(None, environ, searched=()).settings
+    assert drop_folder(settings, Path(settings.data_dir)) == Path(folder)
+    assert where.drop_folder({**environ, "FRANKER_CONFIG": "/nowhere"}) == folder
 
 
 def test_where_the_proxy_listens_is_read_by_everybody(folder: DropFolder) -> None:
@@ -186,6 +198,7 @@ def test_the_many_of_one_user_do_not_keep_another_waiting(
     for number in (100, 101):
         put(folder, number, uid=NOBODY)
     look = folder.look()
-    assert [found.uid for found in look.letters] == [0, NOBODY, 0, NOBODY, 0, 0, 0]
-    assert len(look.letters) == 7
+    uids = [found.uid for found in look.letters]
+    assert set(uids[:2]) == set(uids[2:4]) == {0, NOBODY}
+    assert uids[4:] == [0, 0, 0]
     assert look.waiting == 22
