@@ -9,12 +9,12 @@ as a dead letter, and its owner is told.
 import asyncio
 import contextlib
 import hashlib
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from proxy import log
+from proxy.drop.complaints import Complaints
 from proxy.drop.file import Dropped
 from proxy.drop.folder import DropFolder
 from proxy.drop.look import Found, Look
@@ -31,9 +31,6 @@ _AGAIN_S = (5.0, 60.0)  # after trouble: first pause and longest
 _AT_ONCE = 20
 _AT_ONCE_OCTETS = 4_000_000
 _CHECKED_AT_ONCE = 500  # recipients: a few milliseconds
-_MOST_SAID = 1000
-_MOST_NAMED = 20  # files that are no letters
-_NAMED_WITHIN_S = 60.0
 _ADDRESS = "127.0.0.1"  # as if it had come by SMTP: who hands mail in this way is on this host
 _NO_ADDRESS = "501 5.1.3 Bad recipient address: it is too long"
 
@@ -68,9 +65,8 @@ class DropReader:
         self._every = every
         self._pause = 0.0
         self._wake = asyncio.Event()
-        self._said: set[str] = set()
+        self._complaints = Complaints()
         self._left: set[str] = set()  # names of what is no letter
-        self._named, self._named_since = 0, -math.inf
         self._waiting = 0
         self._look_took = 0.0
         DROP_MESSAGES.set_function(lambda: self._waiting)
@@ -86,7 +82,7 @@ class DropReader:
             try:
                 kept_all = await self._turn()
             except OSError as error:
-                self._say(f"drop.folder: {self._folder.path}: {error.strerror or error}")
+                self._complaints.say(f"drop.folder: {self._folder.path}: {error.strerror or error}")
                 kept_all = False
             except Exception as error:  # a defect here must not end it for good
                 DEFECTS.labels("drop").inc()
@@ -110,7 +106,7 @@ class DropReader:
             self._waiting = look.waiting
             self._left &= look.passed
             for name, trouble in look.troubles.items():
-                self._leave_alone(name, trouble)
+                self._complaints.leave_alone(name, trouble, looked)
             enough = looked + max(_LOOK_AGAIN_S, 5 * self._look_took)
             more = len(look.letters) < look.waiting
             for some in _parcels(look.letters):
@@ -132,7 +128,7 @@ class DropReader:
         self._waiting -= len(some) - len(letters)
         for once, trouble in troubles.items():
             self._left.add(once)
-            self._leave_alone(once, trouble)
+            self._complaints.leave_alone(once, trouble, time.monotonic())
         done = await asyncio.gather(*map(self._keep, letters))
         kept = [letter for letter, is_kept in zip(letters, done, strict=True) if is_kept]
         await asyncio.to_thread(self._folder.remove, kept)
@@ -169,27 +165,6 @@ class DropReader:
             return True
         dead = replace(_part(whole, tuple(refused)), once=_once(whole.once, refused, "dead"))
         return await terms.intake.bury(dead, letter.message, refused, came=dropped.came)
-
-    def _leave_alone(self, name: str, trouble: str) -> None:
-        """Say why a file is left alone; of a flood of them the first of each minute."""
-        text = f"drop: left alone: {name}: {trouble}"
-        if text in self._said:
-            return
-        now = time.monotonic()
-        if now - self._named_since > _NAMED_WITHIN_S:
-            self._named, self._named_since = 0, now
-        self._named += 1
-        if self._named <= _MOST_NAMED:
-            self._say(text)
-        elif self._named == _MOST_NAMED + 1:
-            log.notice("drop: left alone: more files that are no letters")
-
-    def _say(self, text: str) -> None:
-        if text not in self._said:
-            if len(self._said) >= _MOST_SAID:
-                self._said.clear()
-            self._said.add(text)
-            log.notice(text)
 
 
 async def _refused(envelope: Envelope, terms: _Terms) -> dict[str, str]:
