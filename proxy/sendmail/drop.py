@@ -9,6 +9,8 @@ which is 128 bits of chance that nobody is told.
 import os
 import stat
 
+from proxy.sendmail.output import write_all
+
 LISTENING = ".listening"
 """The file in the folder in which the proxy says where it listens, one address a line."""
 
@@ -37,9 +39,7 @@ def put(folder: str, once: str, octets: bytes) -> None:
         file = os.open(new, flags, 0o600, dir_fd=place)
         try:
             os.fchmod(file, 0o640 if shared else 0o644)  # whatever the umask is
-            view = memoryview(octets)
-            while view:
-                view = view[os.write(file, view) :]
+            write_all(file, octets)
             os.fsync(file)
             os.rename(new, once, src_dir_fd=place, dst_dir_fd=place)
         except BaseException:

@@ -4,10 +4,9 @@ import os
 import sys
 
 from proxy.sendmail.drop import is_letter
+from proxy.sendmail.exits import EX_UNAVAILABLE
 from proxy.sendmail.output import write
 from proxy.sendmail.where import DATA_DIR
-
-EX_UNAVAILABLE = 69
 
 
 def show_queue(folder: str) -> int:

@@ -2,8 +2,6 @@
 
 from _collections_abc import Sequence
 
-EX_USAGE = 64
-
 _WITH_VALUE = "ABCFLNORVXbefhopqr"
 _WITHOUT = "GIUcimnstvx"
 _NOTIFY = ("NEVER", "SUCCESS", "FAILURE", "DELAY")

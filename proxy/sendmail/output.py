@@ -1,4 +1,4 @@
-"""What is said to the caller: straight to a descriptor, which may be closed."""
+"""Straight to a descriptor, which may be closed: what is said to the caller, octets whole."""
 
 import os
 
@@ -15,3 +15,14 @@ def say(text: str) -> None:
     """Write `text` as one line to standard error, what cannot be shown as "?"."""
     line = "".join(letter if letter.isprintable() else "?" for letter in text)
     write(2, f"sendmail: {line}\n")
+
+
+def write_all(descriptor: int, octets: bytes) -> None:
+    """Write `octets`, all of them.
+
+    Raises:
+        OSError: that cannot be.
+    """
+    view = memoryview(octets)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -2,20 +2,21 @@
 
 import os
 import sys
-import time
 
 from proxy.sendmail import drop, where, wire
 from proxy.sendmail.addresses import addresses_in
+from proxy.sendmail.exits import (
+    EX_DATAERR,
+    EX_INTERRUPTED,
+    EX_NOINPUT,
+    EX_SOFTWARE,
+    EX_TEMPFAIL,
+    EX_USAGE,
+)
 from proxy.sendmail.letter import LARGEST, LARGEST_FILE, Letter, pack
 from proxy.sendmail.message import Message, TooLargeError, read_message
-from proxy.sendmail.options import EX_USAGE, Options, UsageError, read_options
+from proxy.sendmail.options import Options, UsageError, read_options
 from proxy.sendmail.output import say, write
-
-EX_DATAERR = 65
-EX_NOINPUT = 66
-EX_SOFTWARE = 70
-EX_INTERRUPTED = 130
-EX_TEMPFAIL = 75
 
 HELP = """\
 Usage: sendmail [OPTION]... [RECIPIENT]...
@@ -137,7 +138,7 @@ def _keep(letter: Letter, folder: str, *, verbose: bool) -> int:
         return _fail(EX_DATAERR, text)
     once = os.urandom(16).hex()
     try:
-        connection = wire.connect(_addresses(folder), time.monotonic)
+        connection = wire.connect(_addresses(folder))
         try:
             said = wire.submit(connection, letter, once)
         finally:

@@ -2,12 +2,11 @@
 
 import os
 import select
-import time
 from _collections_abc import Sequence
 
 from proxy.sendmail import wire
-
-EX_UNAVAILABLE = 69
+from proxy.sendmail.exits import EX_UNAVAILABLE
+from proxy.sendmail.output import write_all
 
 
 def pass_through(addresses: Sequence[str]) -> int:
@@ -16,13 +15,13 @@ def pass_through(addresses: Sequence[str]) -> int:
     The proxy sees the user who runs this as its client, so that rules by user hold.
     """
     try:
-        connection = wire.connect(addresses, time.monotonic)
+        connection = wire.connect(addresses)
     except wire.NotKeptError:
-        _write(b"421 4.3.2 Franker's proxy does not answer; try again later\r\n")
+        write_all(1, b"421 4.3.2 Franker's proxy does not answer; try again later\r\n")
         return EX_UNAVAILABLE
     socket = connection.socket
     socket.settimeout(None)
-    _write(connection.greeting + connection.unread)
+    write_all(1, connection.greeting + connection.unread)
     sources = [0, socket.fileno()]
     try:
         while True:
@@ -31,7 +30,7 @@ def pass_through(addresses: Sequence[str]) -> int:
                 octets = socket.recv(65536)
                 if not octets:
                     return 0
-                _write(octets)
+                write_all(1, octets)
             if 0 in ready:
                 octets = os.read(0, 65536)
                 if octets:
@@ -43,9 +42,3 @@ def pass_through(addresses: Sequence[str]) -> int:
         return EX_UNAVAILABLE
     finally:
         connection.close()
-
-
-def _write(octets: bytes) -> None:
-    view = memoryview(octets)
-    while view:
-        view = view[os.write(1, view) :]

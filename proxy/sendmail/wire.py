@@ -1,7 +1,8 @@
 """The way to the proxy: SMTP in plain steps, one answer at a time."""
 
 import _socket
-from _collections_abc import Callable, Sequence
+import time
+from _collections_abc import Sequence
 
 from proxy.sendmail.letter import Letter, octets_of
 
@@ -68,16 +69,16 @@ class Wire:
         self.socket.close()
 
 
-def connect(addresses: Sequence[str], clock: Callable[[], float]) -> Wire:
+def connect(addresses: Sequence[str]) -> Wire:
     """Return a connection to the first of `addresses` that greets with 220.
 
     Raises:
         NotKeptError: none does.
     """
-    deadline = clock() + GREETING_S
+    deadline = time.monotonic() + GREETING_S
     why = "it listens nowhere"
     for address in addresses:
-        left = deadline - clock()
+        left = deadline - time.monotonic()
         if left <= 0:
             break
         try:
@@ -86,7 +87,7 @@ def connect(addresses: Sequence[str], clock: Callable[[], float]) -> Wire:
             why = f"{address}: {_words(error)}"
             continue
         try:
-            wire.socket.settimeout(max(deadline - clock(), 0.01))
+            wire.socket.settimeout(max(deadline - time.monotonic(), 0.01))
             code, text = wire.reply()
         except OSError as error:
             wire.close()
