@@ -97,12 +97,13 @@ FILLED = b"From: a@b\r\n" + b"X-Filled: " + b"x" * (LONGEST_HEADER - 25) + b"\r\
         (b"X-Long: " + b"x" * LONGEST_HEADER + b"\r\nBcc: x@y\r\n\r\nbody\r\n", 0),
         (b"x" * LONGEST_HEADER + b"\r\nFrom: a@b\r\nBcc: x@y\r\n\r\nbody\r\n", 0),
         (b"A: 1\r\n" + b"x" * LONGEST_HEADER + b"\r\nBcc: x@y\r\n\r\nbody\r\n", 6),
+        (b"x" * (LONGEST_HEADER - 9) + b"\r\nFrom: a@b\r\n\r\nbody\r\n", LONGEST_HEADER - 7),
         (FILLED + b"Junk\r\nX: 2\r\nBcc: x@y\r\n\r\nbody\r\n", len(FILLED)),
         (FILLED + b"Junk\r\n" * 9 + b"Bcc: x@y\r\n\r\nbody\r\n", len(FILLED)),
         (FILLED + b"X: " + b"x" * 99 + b"\r\nBcc: x@y\r\n\r\nbody\r\n", len(FILLED)),
         (FILLED + b"To: " + b"x" * 99 + b"\r\n\r\nbody\r\n", len(FILLED)),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_a_header_that_goes_on_further_than_is_looked_is_not_complete(octets: bytes, left: int):
     parsed = parse(octets)
