@@ -49,7 +49,8 @@ class Look:
 def look_at(place: int, but: frozenset[str]) -> Look:
     """Return what is in the folder open as `place`, but for the names to pass over.
 
-    Of each user the oldest letters come first, and the users take turns.
+    Of each user the oldest letters come first, and the users take turns, who has
+    the oldest first.
 
     Raises:
         OSError: the folder cannot be read.
@@ -82,10 +83,10 @@ def look_at(place: int, but: frozenset[str]) -> Look:
         letters.append((status.st_ctime_ns, Found(name, status.st_uid, status.st_size)))
         if len(letters) > _MOST_HELD:
             _keep_oldest(letters)
-    queues: list[deque[Found]] = []
     for letters in of_user.values():
         _keep_oldest(letters)
-        queues.append(deque(found for _, found in letters))
+    first = sorted(of_user.values(), key=lambda letters: letters[0][0])
+    queues = [deque(found for _, found in letters) for letters in first]
     return Look(tuple(_in_turns(queues)), waiting, troubles, frozenset(passed))
 
 

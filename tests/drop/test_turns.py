@@ -27,6 +27,7 @@ async def test_whoever_comes_amid_the_many_of_another_does_not_wait_for_them(
 ) -> None:
     """His turn comes with the next look, and there is one again after a while."""
     monkeypatch.setattr(reader_module, "_LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(reader_module, "_AT_ONCE", 1)  # all take far longer than a few looks
     client = redis_server.client()
     queue = keys.queue_key("outbound")
     for number in range(MANY):
