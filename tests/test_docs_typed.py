@@ -140,6 +140,7 @@ def test_a_command_that_is_shown_does_what_it_says(
         "letter.eml": str(letter),
         "message.eml": str(letter),
         "letters/": str(tmp_path),
+        "FOLDER": str(tmp_path),
     }
     said = typed(desk, [given.get(word, word) for word in words])
     assert re.search(ANSWERS[name], said), said
