@@ -4,9 +4,15 @@ import json
 import os
 import subprocess
 import uuid
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.boot.site import Site
+from tests.boot.site import ANSWER_S, Site
+from tests.support.waiting import wait_for
+
+_LOAD = Path(__file__).with_name("load.py")
+_PROGRAMS = "0123"  # as they are numbered there
 
 KEPT = ("etc/franker", "var/lib/franker", "var/spool/franker")
 """What stays when Franker is removed, as the beginnings of paths."""
@@ -24,46 +30,6 @@ for line in ("HELO batch", "MAIL FROM:<batch@example.com>", "RCPT TO:<a@example.
 content = f"From: batch@example.com\\r\\nSubject: {subject}\\r\\n\\r\\nx\\r\\n.\\r\\n"
 wire.sendall(content.encode())
 print(replies.readline(), end="")
-"""
-
-LOAD = """\
-import json, os, pathlib, smtplib, sys, threading, traceback
-count = {"refused": 0, "again": 0, "kept": []}
-end = pathlib.Path("/run/load.end")
-
-def fault(of):
-    traceback.print_exception(of.exc_type, of.exc_value, of.exc_traceback)
-    os._exit(1)
-
-threading.excepthook = fault
-
-def client(number):
-    sent = 0
-    while not end.exists():
-        sent += 1
-        name = f"load {sys.argv[1]} {number}-{sent}."
-        message = f"From: a@example.com\\r\\nSubject: {name}\\r\\n\\r\\nx\\r\\n"
-        while True:  # as a program that keeps its mail until it hears 250
-            try:
-                proxy = smtplib.SMTP("127.0.0.1", 25, timeout=60)
-                proxy.sendmail("a@example.com", ["load@example.net"], message)
-                proxy.close()
-                count["kept"].append(name)
-                break
-            except ConnectionRefusedError:
-                count["refused"] += 1
-            except (smtplib.SMTPException, OSError) as error:
-                if getattr(error, "smtp_code", 421) not in (421, 451):
-                    raise
-                count["again"] += 1
-
-threads = [threading.Thread(target=client, args=(number,)) for number in range(4)]
-for thread in threads:
-    thread.start()
-print("going", flush=True)
-for thread in threads:
-    thread.join()
-print(json.dumps(count))
 """
 
 COBOL = """\
@@ -113,37 +79,78 @@ def package_of(site: Site) -> str:
 
 
 class Load:
-    """Four programs that hand mail in without rest, until `end`."""
+    """Four programs that hand mail in without rest, until `end`; two of them by ::1."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        site.machine.write("/srv/load.py", LOAD)
+        run = uuid.uuid4().hex
+        kept, end = f"/srv/load.{run}.kept", f"/srv/load.{run}.end"
+        self._kept, self._end = site.folder / kept.lstrip("/"), end
+        site.machine.write("/srv/load.py", _LOAD.read_text())
+        site.machine.write(kept, "")
         self._process = subprocess.Popen(
-            site.machine.command(
-                f"rm -f /run/load.end; exec python3 /srv/load.py {uuid.uuid4().hex}"
-            ),
+            site.machine.command(f"exec python3 /srv/load.py {run} {kept} {end}"),
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "going\n"
+        self._until_each_goes_on()
+
+    def through(self, command: str, timeout: float = 300.0) -> int:
+        """Run `command`; return how much was kept meanwhile, once each program has gone on."""
+        before = len(self.kept())
+        self._site.machine.run(command, timeout=timeout)
+        meanwhile = len(self.kept()) - before
+        self._until_each_goes_on()
+        return meanwhile
+
+    def kept(self) -> list[str]:
+        """Return the subject of each message of which its program has heard 250 by now."""
+        return [line.partition(" ")[2] for line in self._lines()]
 
     def end(self) -> "Outcome":
-        """Let every program finish its message, and return what they saw."""
-        self._site.machine.run("touch /run/load.end")
+        """Let every program finish its message; fail if one found no Franker to talk to."""
+        self._site.machine.run(f"touch {self._end}")
         said, _ = self._process.communicate(timeout=120)
         assert self._process.returncode == 0
-        seen = json.loads(said)
-        return Outcome(seen["refused"], seen["again"], seen["kept"])
+        counts: dict[str, int] = json.loads(said)
+        later = {what: n for what, n in counts.items() if what.startswith("later: ")}
+        broken = {what: n for what, n in counts.items() if what not in later}
+        assert broken == {}, f"{broken}, and {later}"
+        return Outcome(sum(later.values()), self.kept())
+
+    def _lines(self) -> list[str]:
+        text = self._kept.read_text()
+        return text[: text.rfind("\n") + 1].splitlines()
+
+    def _until_each_goes_on(self) -> None:
+        """Wait until each has kept two more: of the second, all was done from now on."""
+        before = self._by_program()
+
+        def all_go_on() -> bool:
+            assert self._process.poll() is None
+            now = self._by_program()
+            return all(now[number] >= before[number] + 2 for number in _PROGRAMS)
+
+        wait_for(all_go_on, 2 * ANSWER_S, "all programs to go on", 0.1)
+
+    def _by_program(self) -> Counter[str]:
+        return Counter(line.partition(" ")[0] for line in self._lines())
 
 
+@dataclass(frozen=True)
 class Outcome:
-    """How many connections were refused, how many programs told to try again, what was kept."""
+    """How often programs were told to try again later, and the subjects of what was kept."""
 
-    def __init__(self, refused: int, again: int, kept: list[str]) -> None:
-        self.refused = refused
-        self.again = again
-        self.kept = kept
+    again: int
+    kept: list[str]
+    refused: int = 0
+
+    def figure(self, what: str, *meanwhile: int) -> str:
+        """Return it as a line to be shown."""
+        during = ", ".join(map(str, meanwhile))
+        return f"{what}: {len(self.kept)} kept ({during} meanwhile), {self.again} told to try later"
 
 
 def files_of(folder: Path) -> set[str]:

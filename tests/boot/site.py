@@ -91,8 +91,9 @@ class Site:
         self.machine.run("systemctl restart franker.target")
 
     def arrived(self, subject: str, timeout: float = ANSWER_S) -> Taken:
-        """Return the one message with `subject` once it has arrived; fail if there are two."""
+        """Return the one message with `subject`; fail if it comes not or twice."""
         wait_for(lambda: self.all_with(subject), timeout, f"the arrival of {subject!r}")
+        self.until_settled()
         found = self.all_with(subject)
         assert len(found) == 1, [one.field("Subject") for one in found]
         return found[0]
@@ -102,10 +103,15 @@ class Site:
         return [one for one in self.far_end.messages if subject in (one.field("Subject") or "")]
 
     def all_arrived_once(self, subjects: Collection[str]) -> None:
-        """Wait until each of `subjects` has arrived; fail if one of them came twice."""
+        """Wait until each of `subjects` has arrived; fail if one of them comes twice."""
         wanted = set(subjects)
-        wait_for(lambda: wanted <= self._counts().keys(), 4 * ANSWER_S, "the arrival of all")
+        wait_for(lambda: wanted <= self._counts().keys(), 4 * ANSWER_S, "the arrival of all", 0.5)
+        self.until_settled()
         assert {name: n for name, n in self._counts().items() if name in wanted and n > 1} == {}
+
+    def until_settled(self) -> None:
+        """Wait until nothing is left that could arrive, or arrive again: what is kept is held."""
+        wait_for(self._is_settled, 4 * ANSWER_S, "a queue that sends nothing more", 0.2)
 
     def _counts(self) -> Counter[str]:
         return Counter(one.field("Subject") or "" for one in self.far_end.messages)
@@ -123,6 +129,6 @@ class Site:
         """Wait until a message with `text` in its body has arrived."""
         wait_for(lambda: self.with_body(text), timeout, f"the arrival of {text!r}")
 
-    def is_empty(self) -> bool:
-        """Return whether nothing is kept any more."""
-        return "Nothing is kept" in self.machine.tell("franker queue list")
+    def _is_settled(self) -> bool:
+        states = "--state queued --state started --state deferred"
+        return "Nothing is kept" in self.machine.tell(f"franker queue list {states}")
