@@ -88,14 +88,7 @@ def test_another_worker_runs_beside_the_first(installed: Site) -> None:
 def test_a_daemon_that_is_stopped_and_started_under_load_refuses_no_connection(
     installed: Site, record_property: Callable[[str, object], None]
 ) -> None:
-    load = Load(installed)
-    units = [f"{command} franker-proxy" for command in ("stop", "start", "restart")]
-    meanwhile = [
-        load.through(f"systemctl {command}") for command in (*units, "restart franker.target")
-    ]
-    seen = load.end()
-    record_property("figure", seen.figure("stop, start, restart, restart of all", *meanwhile))
-    installed.all_arrived_once(seen.kept)
+    record_property("figure", uses.shows_restarts_refuse_nobody(installed))
 
 
 def test_an_upgrade_under_load_refuses_no_connection(
