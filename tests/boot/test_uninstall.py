@@ -13,6 +13,7 @@ USERS = {"etc/group-", "etc/passwd-", "etc/shadow-", "etc/gshadow-"}  # copies t
 def test_without_a_token_all_runs_mail_is_kept_and_what_to_do_is_said(site: Site) -> None:
     before = files_of(site.folder)
     machine = site.machine
+    home = machine.run("find /root").stdout
     said = machine.run(f"{site.installer} {site.wheel}", timeout=600).stdout
     assert "/etc/franker/secrets/postmark" in said
     assert "local.postmaster" in said
@@ -26,6 +27,7 @@ def test_without_a_token_all_runs_mail_is_kept_and_what_to_do_is_said(site: Site
     left = {path for path in files_of(site.folder) - before if not path.startswith(KEPT)}
     assert left - USERS == set()
     assert before - files_of(site.folder) == set()
+    assert machine.run("find /root").stdout == home
     assert machine.tell("systemctl list-units --all --no-legend 'franker*'") == ""
     assert machine.tell("systemctl list-unit-files --no-legend 'franker*'") == ""
 
