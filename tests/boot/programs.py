@@ -145,7 +145,6 @@ class Outcome:
 
     again: int
     kept: list[str]
-    refused: int = 0
 
     def figure(self, what: str, *meanwhile: int) -> str:
         """Return it as a line to be shown."""
