@@ -5,6 +5,8 @@ import os
 import subprocess
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,15 +96,18 @@ class Load:
             text=True,
         )
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "going\n"
-        self._until_each_goes_on()
+        going, self._pid = self._process.stdout.readline().split()
+        assert going == "going"
+        with self._stopped_on_failure():
+            self._until_each_goes_on()
 
     def through(self, command: str, timeout: float = 300.0) -> int:
         """Run `command`; return how much was kept meanwhile, once each program has gone on."""
         before = len(self.kept())
-        self._site.machine.run(command, timeout=timeout)
-        meanwhile = len(self.kept()) - before
-        self._until_each_goes_on()
+        with self._stopped_on_failure():
+            self._site.machine.run(command, timeout=timeout)
+            meanwhile = len(self.kept()) - before
+            self._until_each_goes_on()
         return meanwhile
 
     def kept(self) -> list[str]:
@@ -112,13 +117,25 @@ class Load:
     def end(self) -> "Outcome":
         """Let every program finish its message; fail if one found no Franker to talk to."""
         self._site.machine.run(f"touch {self._end}")
-        said, _ = self._process.communicate(timeout=120)
+        with self._stopped_on_failure():
+            said, _ = self._process.communicate(timeout=2 * ANSWER_S)
         assert self._process.returncode == 0
         counts: dict[str, int] = json.loads(said)
         later = {what: n for what, n in counts.items() if what.startswith("later: ")}
         broken = {what: n for what, n in counts.items() if what not in later}
         assert broken == {}, f"{broken}, and {later}"
         return Outcome(sum(later.values()), self.kept())
+
+    @contextmanager
+    def _stopped_on_failure(self) -> Iterator[None]:
+        """End all programs when something fails, or the machine could not be shut down."""
+        try:
+            yield
+        except BaseException as error:
+            self._site.machine.run(f"kill {self._pid}", check=False)
+            said, _ = self._process.communicate(timeout=ANSWER_S)
+            error.add_note(f"how connections failed: {said}")
+            raise
 
     def _lines(self) -> list[str]:
         text = self._kept.read_text()
