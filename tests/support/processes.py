@@ -156,10 +156,10 @@ class Program:
             self._process.terminate()
         try:
             return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as late:
             self._process.kill()
             self._process.wait(30)
-            raise AssertionError(f"did not end within {timeout} s:\n{self.log[-8000:]}") from None
+            raise AssertionError(f"did not end within {timeout} s:\n{self.log[-8000:]}") from late
 
 
 class Installation:
