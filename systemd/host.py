@@ -66,6 +66,11 @@ def give_port(*, take_over: bool) -> tuple[int, str]:
     if mta.is_free(SMTP_PORT):
         return SMTP_PORT, ""
     held = mta.holder(SMTP_PORT)
+    if held is not None and held.unit and _is_removed(held.unit):
+        # Debian 13's Postfix runs on after its package was removed, and would until the next boot.
+        run("systemctl", "stop", held.unit)
+        if _is_soon_free(SMTP_PORT):
+            return SMTP_PORT, ""
     if not take_over:
         return BESIDE_PORT, str(held or "a program that cannot be seen from here")
     if held is None or not held.unit:
@@ -74,13 +79,24 @@ def give_port(*, take_over: bool) -> tuple[int, str]:
     with TAKEN_OVER.open("a", encoding="utf-8") as file:
         file.write(f"{held.unit}\n")
     run("systemctl", "disable", "--now", held.unit)
-    deadline = time.monotonic() + _PATIENCE_S
-    while not mta.is_free(SMTP_PORT) and time.monotonic() < deadline:
-        time.sleep(0.1)  # of a unit that is only a part of it, nobody awaits the end
-    if not mta.is_free(SMTP_PORT):
+    if not _is_soon_free(SMTP_PORT):
         raise Trouble(f"{held.unit} was stopped, but port 25 is held by {mta.holder(SMTP_PORT)}")
     print(f"Port 25 was {held}'s, which is stopped and disabled.")
     return SMTP_PORT, ""
+
+
+def _is_removed(unit: str) -> bool:
+    """Return whether `unit` runs although its file is gone."""
+    shown = mta.said("systemctl", "show", "--property=LoadState", "--value", unit)
+    return shown.strip() == "not-found"
+
+
+def _is_soon_free(port: int) -> bool:
+    """Wait for a unit's end: of one that is only a part of the program, nobody awaits it."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while not mta.is_free(port) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return mta.is_free(port)
 
 
 def addresses(port: int, *, ipv6: bool) -> list[str]:

@@ -81,8 +81,7 @@ def test_the_package_is_not_installed_over_a_queue_that_holds_mail(
     assert machine.tell(WAITING) == "postfix 1"
     # apt had removed Postfix by then: now do as docs/install.md says.
     assert machine.tell(STATE) == "config-files"
-    assert machine.tell("ss --no-header --tcp --listening --numeric 'sport = :25'") == ""
-    machine.run(f"{INSTALL} postfix", timeout=600)
+    machine.run(f"{INSTALL} --no-install-recommends postfix", timeout=600)
     assert machine.tell("systemctl is-active postfix") == "active"
     assert machine.tell(WAITING) == "postfix 1"
     machine.run("postconf -e defer_transports= relayhost= default_transport=discard:")
