@@ -93,10 +93,21 @@ class RedisServer:
     def _end(self, number: int) -> None:
         if self._process is None:
             return
-        if self._process.poll() is None:
+        if self.running:
             os.kill(self.pid, signal.SIGCONT)
+        wait_for(lambda: self._ends(number), 30, "redis-server ends")
+
+    def _ends(self, number: int) -> bool:
+        """Ask it to end, unless it has: a SIGTERM while it writes its first append-only file is
+        answered with "Writing initial AOF, can't exit", and forgotten."""
+        assert self._process is not None
+        if self.running:
             os.kill(self.pid, number)
-        self._process.wait(30)
+        try:
+            self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def restart(self) -> None:
         """Start it again on the same files."""
