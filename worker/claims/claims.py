@@ -26,7 +26,7 @@ from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
 from worker.claims.identity import Registration, new_registration
 from worker.claims.keeping import Keeping
-from worker.claims.link import Link, Weather
+from worker.claims.link import Line, Link, Weather
 from worker.claims.process import identity
 from worker.claims.pulse import Facts, Pulse
 from worker.claims.scripts import CLAIM, ENDING, REAP, REGISTER, TAKE
@@ -69,11 +69,14 @@ class Claims:
         self._lost: Registration | None = None
         self._tasks: list[asyncio.Task[None]] = []
         weather = self._weather = Weather()
-        self._claiming = Link(lambda: self._connect(_ANSWER_S), weather)
-        self._living = Link(lambda: self._connect(_BEAT_ANSWER_S), weather)
-        self._settling = Link(lambda: self._connect(_ANSWER_S), weather)
+        # What is claimed and what is settled go together: one fsync for both.
+        self._mail = Line(self._connect(_ANSWER_S), _ANSWER_S)
+        self._life = Line(self._connect(_BEAT_ANSWER_S), _BEAT_ANSWER_S)
+        self._claiming = Link(self._mail, weather)
+        self._living = Link(self._life, weather)
+        self._settling = Link(self._mail, weather)
         self._commands = Commands(
-            lambda: self._connect(_ANSWER_S),
+            self._connect(_ANSWER_S),
             wake=self._work.set,
             shutdown=lambda: self.on_shutdown(),
             stop=self._stop,
@@ -317,13 +320,7 @@ class Claims:
                     await self._flusher.drained()
                     await self._living.insist(REAP, self._me.incarnation, "")
         await _end(self._tasks[1:])
-        for connection in (
-            self._claiming,
-            self._living,
-            self._settling,
-            self._commands,
-            self._keeping,
-        ):
+        for connection in (self._mail, self._life, self._commands, self._keeping):
             await connection.close()
 
     def _connect(self, timeout: float) -> Redis:
