@@ -8,6 +8,11 @@ LONGEST = 998
 _NO_LINE_END = bytes(octet for octet in range(256) if octet not in b"\r\n")
 
 
+def is_canonical(octets: bytes) -> bool:
+    """Say whether CR and LF stand in `octets` only together, as CRLF."""
+    return len(octets.translate(None, _NO_LINE_END)) == 2 * octets.count(b"\r\n")
+
+
 def canonical_lines(octets: bytes) -> tuple[bytes, tuple[Repair, ...]]:
     """Return `octets` with CRLF as the only line end, and the kinds of repair this took.
 
@@ -20,7 +25,7 @@ def canonical_lines(octets: bytes) -> tuple[bytes, tuple[Repair, ...]]:
     if b"\0" in octets:
         octets = octets.replace(b"\0", b"")
         kinds = ("nul",)
-    if len(octets.translate(None, _NO_LINE_END)) != 2 * octets.count(b"\r\n"):
+    if not is_canonical(octets):
         octets = octets.replace(b"\r\n", b"\n").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         octets = octets.replace(b"\n", b"\r\n")
         kinds += ("line_ends",)

@@ -38,8 +38,12 @@ class _Operation:
     """What is told when the script has answered with a letter; "" for none."""
 
 
+# Made once: json.dumps would build an encoder for every mark.
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def _recipients(addresses: tuple[str, ...]) -> str:
-    return json.dumps(addresses, ensure_ascii=False, separators=(",", ":")) if addresses else ""
+    return _to_json(addresses) if addresses else ""
 
 
 def _age(message_id: str) -> int:
