@@ -38,6 +38,7 @@ class Wire(asyncio.Protocol):
     def __init__(
         self, redis: redis.asyncio.Redis, heard: Callable[[Any], None] | None = None
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._pool = redis.connection_pool
         self._heard = heard
         self._connection: AbstractConnection | None = None
@@ -70,7 +71,7 @@ class Wire(asyncio.Protocol):
 
         It fails with a ResponseError, or a ConnectionError (both RedisErrors).
         """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = self._loop.create_future()
         if self._transport is None:
             future.set_exception(RedisConnectionError("the connection is closed"))
             return future
@@ -81,7 +82,7 @@ class Wire(asyncio.Protocol):
         self._asked.append(future)
         if not self._awaited and not self._due:
             self._due = True  # one turn later: what else is called in this turn goes along
-            asyncio.get_running_loop().call_soon(self._send)
+            self._loop.call_soon(self._send)
         return future
 
     def say(self, packed: bytes) -> None:
