@@ -20,8 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-import uvloop
-
 from proxy.sandbox.certificates import Authority
 
 _EHLO = b"250-sink.invalid\r\n250-PIPELINING\r\n250-SIZE 20480000\r\n"
@@ -212,7 +210,7 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, required=True)
     arguments.add_argument("--delay", type=float, default=0.0, help="round trip in seconds")
     given = arguments.parse_args()
-    uvloop.run(_serve(given.folder, given.delay))
+    asyncio.run(_serve(given.folder, given.delay))
 
 
 if __name__ == "__main__":
