@@ -3,9 +3,16 @@
     python -m benchmarks.sink --folder DIR [--delay SECONDS]
 
 It says in one line of JSON where it listens (`port`, `ca_file`); then each line on its standard
-input is answered with one of JSON: how many messages it took, when the first and the last came
-(monotonic seconds), how many connections there were. "reset" starts the count anew. It ends with
-its input.
+input is obeyed and answered with one of JSON: how many messages it took, when the first and the
+last came (monotonic seconds), how many connections there were.
+
+    count     nothing but the answer
+    at N      the answer has `at`, when the Nth message came (0: not yet)
+    reset     the count begins anew after the answer
+    down      every connection is cut and new ones are refused, until
+    up        it listens again, on the same port
+
+It ends with its input.
 """
 
 import argparse
@@ -15,14 +22,20 @@ import socket
 import ssl
 import sys
 import time
+import weakref
+from array import array
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import uvloop
+
+from benchmarks.processes import free_port
 from proxy.sandbox.certificates import Authority
 
 _EHLO = b"250-sink.invalid\r\n250-PIPELINING\r\n250-SIZE 20480000\r\n"
+_END = b"\r\n.\r\n"
 _REPLIES = {
     b"MAIL": b"250 2.1.0 Ok\r\n",
     b"RCPT": b"250 2.1.5 Ok\r\n",
@@ -36,20 +49,41 @@ _REPLIES = {
 class Count:
     """What came since the last reset; times are monotonic seconds."""
 
-    messages: int = 0
+    times: "array[float]" = field(default_factory=lambda: array("d"))
     octets: int = 0
-    first: float = 0.0
-    last: float = 0.0
     connections: int = 0
     open: int = 0
     most_open: int = 0
     in_clear: int = 0
 
+    @property
+    def messages(self) -> int:
+        """How many came."""
+        return len(self.times)
+
+    def at(self, number: int) -> float:
+        """Return when message `number` (from 1) came; 0: not yet."""
+        return self.times[number - 1] if 0 < number <= len(self.times) else 0.0
+
     def reset(self) -> None:
         """Begin anew; what is open stays counted as open."""
-        self.messages = self.octets = self.connections = self.in_clear = 0
-        self.first = self.last = 0.0
+        self.times = array("d")
+        self.octets = self.connections = self.in_clear = 0
         self.most_open = self.open
+
+    def as_json(self, number: int = 0) -> dict[str, Any]:
+        """Return it as plain values, with when message `number` came."""
+        return {
+            "messages": self.messages,
+            "octets": self.octets,
+            "first": self.at(1),
+            "last": self.at(self.messages),
+            "at": self.at(number),
+            "connections": self.connections,
+            "open": self.open,
+            "most_open": self.most_open,
+            "in_clear": self.in_clear,
+        }
 
 
 class SinkProtocol(asyncio.Protocol):
@@ -93,12 +127,14 @@ class SinkProtocol(asyncio.Protocol):
         replies: list[bytes] = []
         while buffer and self._switching is None:
             if self._in_data:
-                end = buffer.find(b"\r\n.\r\n")
+                end = buffer.find(_END)
                 if end < 0:
+                    self._let_go(max(0, len(buffer) - len(_END) + 1))
                     break
-                del buffer[: end + 5]
+                self._let_go(end)
+                del buffer[: len(_END)]
                 self._in_data = False
-                self._took(end)
+                self._took()
                 replies.append(b"250 2.0.0 Ok: queued as SINK\r\n")
                 continue
             end = buffer.find(b"\n")
@@ -129,13 +165,14 @@ class SinkProtocol(asyncio.Protocol):
             return b"221 2.0.0 Bye\r\n"
         return b"502 5.5.2 Error: command not recognized\r\n"
 
-    def _took(self, octets: int) -> None:
-        count = self._count
-        count.messages += 1
-        count.octets += octets
-        count.last = time.monotonic()
-        count.first = count.first or count.last
-        count.in_clear += not self._tls
+    def _let_go(self, octets: int) -> None:
+        """Forget content that was looked at, so that nothing is looked at twice."""
+        self._count.octets += octets
+        del self._buffer[:octets]
+
+    def _took(self) -> None:
+        self._count.times.append(time.monotonic())
+        self._count.in_clear += not self._tls
 
     async def _switch(self) -> None:
         assert self._transport is not None
@@ -163,6 +200,11 @@ class SinkProtocol(asyncio.Protocol):
         elif self._transport is not None:
             self._transport.write(octets)
 
+    def cut(self) -> None:
+        """End the connection without a word."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def _write_late(self) -> None:
         octets = self._late.popleft()
         if self._transport is not None:
@@ -176,32 +218,63 @@ class SinkProtocol(asyncio.Protocol):
         self._loop.call_later(self._delay * 1.01, close)
 
 
-async def listen(folder: Path, delay: float = 0.0) -> tuple[asyncio.Server, Count, Path]:
-    """Start a sink on a free port of 127.0.0.1."""
-    authority = Authority(folder)
-    context = authority.context()
-    count = Count()
-    loop = asyncio.get_running_loop()
+class Sink:
+    """A sink on a port of 127.0.0.1, and what it took."""
 
-    def make() -> SinkProtocol:
-        return SinkProtocol(count, context, delay)
+    def __init__(self, folder: Path, delay: float = 0.0) -> None:
+        authority = Authority(folder)
+        self.ca_file = authority.ca_file
+        self.count = Count()
+        self.port = 0
+        self._context = authority.context()
+        self._delay = delay
+        self._server: asyncio.Server | None = None
+        self.open: weakref.WeakSet[SinkProtocol] = weakref.WeakSet()
 
-    server = await loop.create_server(make, "127.0.0.1", 0, backlog=1024)
-    return server, count, authority.ca_file
+    def _protocol(self) -> SinkProtocol:
+        one = SinkProtocol(self.count, self._context, self._delay)
+        self.open.add(one)
+        return one
+
+    async def up(self) -> None:
+        """Listen: on a free port the first time, on the same one again after `down`."""
+        if self._server is None:
+            self.port = self.port or free_port()
+            self._server = await asyncio.get_running_loop().create_server(
+                self._protocol, "127.0.0.1", self.port, backlog=1024
+            )
+
+    def down(self) -> None:
+        """Refuse new connections, and cut those there are."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for one in list(self.open):
+            one.cut()
+
+    async def obey(self, line: str) -> dict[str, Any]:
+        """Do what one `line` says and return the answer."""
+        word, _, number = line.strip().partition(" ")
+        said = self.count.as_json(int(number or 0))
+        if word == "reset":
+            self.count.reset()
+        elif word == "down":
+            self.down()
+        elif word == "up":
+            await self.up()
+        return said
 
 
 async def _serve(folder: Path, delay: float) -> None:
-    server, count, ca_file = await listen(folder, delay)
-    port = server.sockets[0].getsockname()[1]
-    print(json.dumps({"port": port, "ca_file": str(ca_file)}), flush=True)
-    loop = asyncio.get_running_loop()
+    sink = Sink(folder, delay)
+    await sink.up()
+    print(json.dumps({"port": sink.port, "ca_file": str(sink.ca_file)}), flush=True)
     reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async with server:
-        while line := await reader.readline():
-            print(json.dumps(asdict(count)), flush=True)
-            if line.strip() == b"reset":
-                count.reset()
+    while line := await reader.readline():
+        print(json.dumps(await sink.obey(line.decode())), flush=True)
+    sink.down()
 
 
 def main() -> None:
@@ -210,7 +283,7 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, required=True)
     arguments.add_argument("--delay", type=float, default=0.0, help="round trip in seconds")
     given = arguments.parse_args()
-    asyncio.run(_serve(given.folder, given.delay))
+    uvloop.run(_serve(given.folder, given.delay))
 
 
 if __name__ == "__main__":
