@@ -27,8 +27,10 @@ def facts(folder: Path, generator: str) -> dict[str, str]:
         "franker": f"{_version()}, with {_redis()}",
         "franker keeps": "a message is in Redis's file, fsynced (always), before its 250",
     }
+    found["franker is set"] = "as shipped, but for addresses, and connections where a row says so"
     if not postfix.available():
         found["postfix"] = postfix.version()
+        found["postfix is set"] = postfix.IN_WORDS
         found["postfix keeps"] = "a message is in a file of its own, fsynced, before its 250"
     return found
 

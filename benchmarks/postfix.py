@@ -19,6 +19,10 @@ from benchmarks.scenarios import AS_SHIPPED, Setup
 _READY_S = 20.0
 _PATIENCE_S = 300.0
 
+IN_WORDS = (
+    "a null client; connections kept and reused under TLS, as many as Franker's (10);"
+    " no lookups, no limits for a client; all else as shipped"
+)
 MAIN = """
 compatibility_level = 3.6
 queue_directory = {queue}
