@@ -26,7 +26,10 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "queue": ("Kept while nothing relays, then relayed, 5 KB", ("kept", "relayed")),
     "outage": ("After an outage", ("first", "last", "relayed")),
     "rest": ("One message at a time", ("accept_p50", "accept_p99", "pass_p50", "pass_p99")),
-    "backlog": ("With much mail waiting (Franker: redis.max_memory 8GB)", ("kept", "relayed", "memory_each", "start", "first")),
+    "backlog": (
+        "With much mail waiting (Franker: redis.max_memory 8GB)",
+        ("kept", "relayed", "memory_each", "start", "first"),
+    ),
     "idle": ("At rest", ("start", "idle_cpu", "rest_memory", "rest_memory_shared")),
     "scale": ("More than one proxy, more than one worker", ("kept", "relayed")),
     "wire": ("Round trips and connections", ("relayed",)),
