@@ -21,7 +21,7 @@ from benchmarks import postfix
 from benchmarks.asked import arguments, chosen
 from benchmarks.check import Point, points
 from benchmarks.load import generator
-from benchmarks.machine import BUSY, facts, settings
+from benchmarks.machine import BUSY, facts, in_memory, settings
 from benchmarks.plot import panels, svg
 from benchmarks.report import report
 from benchmarks.results import Result
@@ -51,12 +51,14 @@ def main() -> None:
     # Postfix's own user must be able to reach its queue.
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
+    failed = False
     try:
-        results = carried_out(given, plan, systems, folder)
+        failed = any(one.failed for one in carried_out(given, plan, systems, folder))
     finally:
-        if given.folder is None:
+        if given.folder is None and not failed:
             shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(1 if any(one.failed for one in results) else 0)
+    if failed:
+        sys.exit(f"what failed has its logs in {folder}")
 
 
 def carried_out(
@@ -74,6 +76,8 @@ def carried_out(
         about["quick"] = "far too little mail for figures that say anything"
     if os.getloadavg()[0] > BUSY:
         print("Something else runs on this machine: the figures are worth little.")
+    if in_memory(folder):
+        print(f"{folder} is not on a disk: --folder names one that is.")
     results: list[Result] = []
     keep = given.folder is not None
     for one in carry_out(plan, systems, rounds, folder, name, keep=keep, say=_say):

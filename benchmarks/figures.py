@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 Sample = dict[str, float]
 
+MEGABYTE = 1_048_576
+"""Octets of a MB of memory. (MB/s of mail count 1,000,000.)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

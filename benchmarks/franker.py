@@ -50,19 +50,18 @@ class Franker:
 
     def __init__(self, folder: Path, far: Far, setup: Setup = AS_SHIPPED) -> None:
         self._setup = setup
-        folder.mkdir(parents=True, exist_ok=True)
         self._data_dir = folder / "data"
-        self._data_dir.mkdir(mode=0o700, exist_ok=True)
+        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._config = folder / "franker.toml"
         self._log = (folder / "log").open("ab")
         self._running: list[subprocess.Popen[bytes]] = []
-        proxies = [(free_port(), free_port()) for _ in range(setup.proxies)]
-        self.ports = tuple(smtp for smtp, _ in proxies)
+        smtp, http = ([free_port() for _ in range(setup.proxies)] for _ in range(2))
         worker = free_port()
+        self.ports = tuple(smtp)
         text = CONFIG.format(
             data_dir=self._data_dir,
-            smtp=proxies[0][0],
-            http=proxies[0][1],
+            smtp=smtp[0],
+            http=http[0],
             worker=worker,
             sink=far.port,
             ca_file=far.ca_file,
@@ -71,18 +70,24 @@ class Franker:
         try:
             if setup.relaying and setup.workers == setup.proxies == 1:
                 self._start("run")
-                self._wait_ready(proxies[0][1], worker)
-                return
-            self._start("redis")
-            for smtp, http in proxies:
-                own = {"SMTP": f"127.0.0.1:{smtp}", "HTTP": f"127.0.0.1:{http}"}
-                self._start("proxy", {f"FRANKER_LISTEN__{key}": own[key] for key in own})
-                self._wait_ready(http)
-            if setup.relaying:
-                self.release()
+                self._wait_ready(http[0], worker)
+            else:
+                self._start_parts(http)
         except BaseException:
             self.close()
             raise
+
+    def _start_parts(self, http: list[int]) -> None:
+        self._start("redis")
+        for smtp_port, http_port in zip(self.ports, http, strict=True):
+            own = {
+                "FRANKER_LISTEN__SMTP": f"127.0.0.1:{smtp_port}",
+                "FRANKER_LISTEN__HTTP": f"127.0.0.1:{http_port}",
+            }
+            self._start("proxy", own)
+        self._wait_ready(*http)
+        if self._setup.relaying:
+            self.release()
 
     def _start(self, part: str, extra: Mapping[str, str] | None = None, *words: str) -> None:
         program = Path(sys.executable).with_name("franker")

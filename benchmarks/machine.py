@@ -35,6 +35,11 @@ def facts(folder: Path, generator: str) -> dict[str, str]:
     return found
 
 
+def in_memory(folder: Path) -> bool:
+    """Tell whether `folder` is on no disk, where an fsync costs nothing."""
+    return _filesystem(folder).startswith(("tmpfs", "ramfs"))
+
+
 def settings() -> dict[str, str]:
     """Return how the systems are configured, as templates: all else is the default."""
     return {"franker": franker.CONFIG.strip(), "postfix": postfix.MAIN.strip()}

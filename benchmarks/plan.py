@@ -143,7 +143,7 @@ def full() -> tuple[Scenario, ...]:
             Outage(Load(5_000, 20), 60),
             at_most=few,
         ),
-        Scenario("rest", "rest", "a message 0.3 s after the last", AtRest(200, 0.3), at_most=few),
+        Scenario("rest", "rest", "a message 0.3 s after the last", AtRest(200, 0.3)),
         Scenario("rest-5s", "rest", "a message 5 s after the last", AtRest(40, 5.0), at_most=few),
         Scenario("idle", "idle", "after a few messages, over a minute", Idle(60)),
         *(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.check import Point
-from benchmarks.figures import FIGURES, Figure, Sample, by_process
+from benchmarks.figures import FIGURES, MEGABYTE, Figure, Sample, by_process
 from benchmarks.plan import GROUPS
 from benchmarks.results import Measured, Result
 from benchmarks.targets import Outcome
@@ -87,7 +87,7 @@ def cost_table(results: Iterable[Result]) -> str:
             cpu = {name: cost for name, cost in by_process(sample, "cpu").items() if cost >= 1}
             peaks = by_process(sample, "peak") or by_process(sample, "rest")
             if cpu or peaks:
-                memory = {name: octets / 1e6 for name, octets in peaks.items()}
+                memory = {name: octets / MEGABYTE for name, octets in peaks.items()}
                 own = f"{sum(cpu.values()):.0f}: {_listed(cpu)}" if cpu else ""
                 rows.append([one.title, system, own, _sink_share(sample), _listed(memory)])
     return _table(rows) if len(rows) > 1 else ""

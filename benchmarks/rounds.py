@@ -5,12 +5,14 @@ import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
+import redis
+
 from benchmarks.figures import FIGURES, Sample
 from benchmarks.measures import measure
 from benchmarks.results import Result
 from benchmarks.scenarios import BOTH, Scenario
 
-FAILURES = (RuntimeError, OSError, subprocess.SubprocessError)
+FAILURES = (RuntimeError, OSError, subprocess.SubprocessError, redis.RedisError)
 
 
 def carry_out(
@@ -45,11 +47,11 @@ def carry_out(
                 except FAILURES as error:
                     result.failed.append(f"{system}, round {number}: {error}")
                     say(f"  {system} {number}: failed: {error}")
-                    continue
-                result.samples[system].append(sample)
-                say(f"  {system} {number}: {in_short(sample)}")
-                if not keep:
-                    shutil.rmtree(place, ignore_errors=True)
+                else:
+                    result.samples[system].append(sample)
+                    say(f"  {system} {number}: {in_short(sample)}")
+                    if not keep:
+                        shutil.rmtree(place, ignore_errors=True)
         yield result
 
 

@@ -99,6 +99,13 @@ def test_a_target_compares_with_postfix_or_with_another_scenario() -> None:
     }
 
 
+def test_a_limit_that_is_kept_exactly_is_reached() -> None:
+    found = {"outage": result("outage", first=([15], [300]))}
+    assert [one.reached for one in outcomes(found)] == [True]
+    found = {"sessions-20": result(relayed=([2500], [500]))}
+    assert [one.reached for one in outcomes(found)] == [True]
+
+
 def test_the_cores_the_processes_and_the_wire_limit_the_rate_each_in_its_place() -> None:
     model = Model(COSTS, own_s=0.002)
     near = Site(cores=2)

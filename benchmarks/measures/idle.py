@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from benchmarks.far import Far
-from benchmarks.figures import Sample
+from benchmarks.figures import MEGABYTE, Sample
 from benchmarks.measures.running import Cost, warm_up
 from benchmarks.processes import resident_octets, shared_octets
 from benchmarks.scenarios import AS_SHIPPED, Idle, Load
@@ -36,8 +36,8 @@ def measure_idle(what: Idle, make: Make, folder: Path, generator: str) -> Sample
     return {
         "start": started - began,
         "idle_cpu": sum(shares.values()),
-        "rest_memory": sum(found.values()) / 1e6,
-        "rest_memory_shared": shared / 1e6,
+        "rest_memory": sum(found.values()) / MEGABYTE,
+        "rest_memory_shared": shared / MEGABYTE,
         **found,
         **shares,
     }

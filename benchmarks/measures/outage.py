@@ -21,7 +21,8 @@ def measure_outage(what: Outage, make: Make, folder: Path, generator: str) -> Sa
         down = time.monotonic()
         sent = send(load, system.ports, generator, PATIENCE_S)
         time.sleep(max(0.0, down + what.down_s - time.monotonic()))
-        far.ask("up")
+        if far.ask("up")["messages"]:
+            raise RuntimeError("mail came while the far end was away")
         up = time.monotonic()
         count = far.wait_for(load.messages, PATIENCE_S)
         far.settled(load.messages)
