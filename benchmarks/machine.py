@@ -82,10 +82,21 @@ def _fsync_ms(folder: Path) -> float:
 
 
 def _version() -> str:
+    """Return the version and, in a checkout, the commit; "+": with changes."""
     try:
-        return importlib.metadata.version("franker")
+        number = importlib.metadata.version("franker")
     except importlib.metadata.PackageNotFoundError:
-        return "of this checkout"
+        number = "not installed"
+    try:
+        done = subprocess.run(
+            ["git", "-C", franker.ROOT, "describe", "--always", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return number
+    return f"{number} ({done.stdout.strip()})"
 
 
 def _redis() -> str:
