@@ -224,12 +224,34 @@ class Channel(InHand):
         proof: str,
         future: "asyncio.Future[TransactionReplies]",
     ) -> None:
-        """Judge a transaction that ended, and go on."""
-        del self._in_flight[passage.claim.id, passage.claim.execution]
+        """Go on after a transaction that ended: judge it, and start what can be started now.
+
+        After a 250 the next message goes first. Each one costs a round trip: what is to be done
+        about the last can be done while the next is on its way.
+        """
         self._pool.ended(connection)
+        replies = future.result()
+        conclude = partial(self._conclude, connection, passage, recipients, fresh, proof, replies)
+        if replies.final is not None and replies.final.positive:
+            # Before the refill, so that this settle and that mark go to Redis together.
+            asyncio.get_running_loop().call_soon(conclude)
+            self._refill(connection)
+        else:
+            conclude()
+
+    def _conclude(
+        self,
+        connection: Connection,
+        passage: Passage,
+        recipients: tuple[str, ...],
+        fresh: bool,
+        proof: str,
+        replies: TransactionReplies,
+    ) -> None:
+        """Judge a transaction that ended, and start what can be started because of it."""
+        del self._in_flight[passage.claim.id, passage.claim.execution]
         dot_out = recipients  # until it is known better
         try:
-            replies = future.result()
             dot_out = recipients if replies.dot_sent else ()
             judgement = judge(replies, recipients)
             ledger.transaction(passage, connection.endpoint, replies, judgement)
@@ -238,7 +260,7 @@ class Channel(InHand):
             self._our_defect(passage, error, self._settings.retry, dot_out)
         if not self._in_flight:
             self._landed.set()
-        if self._refill(connection):
+        if connection.busy or self._refill(connection):
             if self.room():
                 self._roomy()
         else:

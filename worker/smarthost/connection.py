@@ -94,6 +94,11 @@ class Connection(asyncio.Protocol):
         return self._slots - len(self._line) if self.alive else 0
 
     @property
+    def busy(self) -> bool:
+        """Tell whether no transaction can be submitted before another one has ended."""
+        return len(self._line) >= self._slots
+
+    @property
     def idle_since(self) -> float:
         """Since when (loop time, seconds) nothing is outstanding; now while something is."""
         return self._loop.time() if self._line else self._idle_since
