@@ -219,8 +219,9 @@ class Connection(asyncio.Protocol):
                 end = content.find(b"\n", start + CHUNK) + 1 or len(content)
                 self._transport.write(dot_stuffed(content[start:end]))
                 start = end
-                async with asyncio.timeout(self._command_timeout):
-                    await self._room.wait()
+                if not self._room.is_set():
+                    async with asyncio.timeout(self._command_timeout):
+                        await self._room.wait()
             exchange.streamed = True
             await asyncio.wait((permission,))
             self._permitted(exchange, permission)
