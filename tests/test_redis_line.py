@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from proxy.queue.wire import Wire, pack
 from tests.support.redis_server import RedisServer
@@ -69,6 +69,32 @@ async def test_an_error_reply_is_the_librarys_own_and_harms_no_other_call(
             await unknown
         assert await fine == b"fine"
         assert wire.alive
+
+
+async def test_of_several_commands_the_last_reply_counts_or_the_first_error(
+    redis_server: RedisServer,
+) -> None:
+    async with opened(redis_server) as wire:
+        three = [pack("MULTI"), pack("ECHO", "within"), pack("EXEC")]
+        wrong = [pack("MULTI"), pack("ECHO"), pack("NONSENSE"), pack("EXEC")]
+        gone = wire.call(three, replies=3)
+        fails, last = wire.call(wrong, replies=4), wire.call(three, replies=3)
+        after = wire.call(pack("ECHO", "after"))
+        gone.cancel()
+        with pytest.raises(ResponseError, match=r"wrong number of arguments for 'echo'"):
+            await fails
+        assert await last == [b"within"]
+        assert await after == b"after"
+
+
+async def test_a_transaction_is_refused_for_the_reason_that_it_was_aborted_for(
+    redis_server: RedisServer,
+) -> None:
+    async with opened(redis_server) as wire:
+        await wire.call([pack("MULTI"), pack("SET", "key", "value")], replies=2)
+        redis_server.client().config_set("maxmemory", 1)
+        with pytest.raises(OutOfMemoryError):
+            await wire.call(pack("EXEC"))
 
 
 async def test_when_the_connection_is_lost_all_who_wait_hear_so(redis_server: RedisServer) -> None:

@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from proxy.queue.durability import SETTINGS, parse_info
 from proxy.queue.scripts import Script
-from proxy.queue.wire import Wire, pack
+from proxy.queue.wire import Packed, Wire, pack
 
 
 class StoreConnection:
@@ -28,21 +28,21 @@ class StoreConnection:
         for script in scripts:
             await self.command("SCRIPT", "LOAD", script.text)
 
-    async def call(self, packed: Sequence[bytes]) -> Any:
-        """Send one command, packed for the wire, and return its reply."""
-        return await self._wire.call(packed)
+    async def call(self, packed: Packed) -> Any:
+        """Send a script's call and return what it said."""
+        return packed.said(await self._wire.call(packed.octets, packed.replies))
 
     async def call_replicated(
-        self, packed: Sequence[bytes], replicas: int, within: float
+        self, packed: Packed, replicas: int, within: float
     ) -> tuple[Any, bool]:
-        """Send one command, packed; return its reply and whether so many replicas have it, too.
+        """Send a script's call; return what it said and whether so many replicas have it, too.
 
         They are given `within` seconds.
         """
-        reply = self._wire.call(packed)
+        reply = self._wire.call(packed.octets, packed.replies)
         copies = self._wire.call(pack("WAIT", replicas, int(within * 1000)))
         await asyncio.wait((reply, copies))
-        return reply.result(), copies.result() >= replicas
+        return packed.said(reply.result()), copies.result() >= replicas
 
     async def replicated(self, replicas: int, within: float) -> bool:
         """Return whether so many replicas have all that was written, within so many seconds."""

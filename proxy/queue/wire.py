@@ -7,6 +7,7 @@ its transport is ours. Through its client a command costs 60 µs, through its co
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import hiredis
@@ -19,12 +20,42 @@ from proxy.queue.connection import end_if_cancelled
 
 Word = str | int | float | bytes | memoryview
 
+_JOINED_OCTETS = 500_000  # more is not copied together once more, into one piece of memory
+_ABORTED = "EXECABORT Transaction discarded because of: "
+
 
 def pack(*words: Word) -> bytes:
     """Return one command as it goes over the wire."""
     command: Any = words  # its stub speaks of a tuple of one
     packed: bytes = hiredis.pack_command(command)
     return packed
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A script's call as it goes over the wire: one command, or a transaction around it.
+
+    In a transaction the call is the last command but one. `replies` is how many there are to all
+    that is sent, the transaction's own included.
+    """
+
+    octets: Sequence[bytes]
+    replies: int = 1
+
+    def said(self, reply: Any) -> Any:
+        """Return what the script said, out of the last reply; raise the ResponseError in it."""
+        if self.replies == 1:
+            return reply
+        for each in reply:
+            if isinstance(each, Exception):
+                raise each
+        return reply[-2]
+
+
+def _error(text: str) -> Exception:
+    """Return the exception of an error reply: of an aborted transaction what aborted it."""
+    error: Exception = DefaultParser.parse_error(text.removeprefix(_ABORTED))  # type: ignore[no-untyped-call]  # the library lacks the annotation
+    return error
 
 
 class Wire(asyncio.Protocol):
@@ -44,11 +75,13 @@ class Wire(asyncio.Protocol):
         self._connection: AbstractConnection | None = None
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader(
-            protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=...
+            protocolError=InvalidResponse, replyError=_error, notEnoughData=...
         )
         self._outgoing: list[bytes] = []
-        self._asked: deque[asyncio.Future[Any]] = deque()  # not sent yet
-        self._awaited: deque[asyncio.Future[Any]] = deque()
+        # None: a reply before the one that the next future is for.
+        self._asked: deque[asyncio.Future[Any] | None] = deque()  # not sent yet
+        self._awaited: deque[asyncio.Future[Any] | None] = deque()
+        self._refused: Exception | None = None
         self._due = False
 
     @property
@@ -66,10 +99,11 @@ class Wire(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, writer.transport)
         self._transport.set_protocol(self)
 
-    def call(self, packed: bytes | Sequence[bytes]) -> "asyncio.Future[Any]":
+    def call(self, packed: bytes | Sequence[bytes], replies: int = 1) -> "asyncio.Future[Any]":
         """Send one packed command; return the future of its reply, which may be cancelled.
 
-        It fails with a ResponseError, or a ConnectionError (both RedisErrors).
+        It fails with a ResponseError, or a ConnectionError (both RedisErrors). Where
+        `packed` is several it is the last one's reply, or the first error among so many `replies`.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._transport is None:
@@ -79,6 +113,8 @@ class Wire(asyncio.Protocol):
             self._outgoing.append(packed)
         else:
             self._outgoing += packed
+        if replies > 1:
+            self._asked.extend([None] * (replies - 1))
         self._asked.append(future)
         if not self._awaited and not self._due:
             self._due = True  # one turn later: what else is called in this turn goes along
@@ -95,7 +131,10 @@ class Wire(asyncio.Protocol):
         if self._outgoing and self._transport is not None:
             self._awaited, self._asked = self._asked, self._awaited
             out, self._outgoing = self._outgoing, []
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            if sum(map(len, out)) > _JOINED_OCTETS:
+                self._transport.writelines(out)
+            else:
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def data_received(self, data: bytes) -> None:
         """Give each reply to who waits for it."""
@@ -115,6 +154,12 @@ class Wire(asyncio.Protocol):
                 self._heard(reply)
             return
         future = self._awaited.popleft()
+        if future is None:
+            if isinstance(reply, Exception) and self._refused is None:
+                self._refused = reply
+            return
+        if self._refused is not None:
+            reply, self._refused = self._refused, None
         if future.done():  # whoever asked has gone
             return
         if isinstance(reply, Exception):
@@ -133,7 +178,7 @@ class Wire(asyncio.Protocol):
             if self._heard is not None:
                 self._heard(error)
         for future in (*self._awaited, *self._asked):
-            if not future.done():
+            if future is not None and not future.done():
                 future.set_exception(error)
                 future.exception()  # it may be that nobody asks for it any more
         self._awaited.clear()
