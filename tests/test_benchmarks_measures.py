@@ -87,18 +87,18 @@ def test_the_tools_are_measured_without_a_system(folder: Path, what: What) -> No
     assert max(sample.get("kept", 0), sample.get("relayed", 0)) > 0
 
 
-def test_a_round_that_fails_is_said_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_round_that_fails_is_said_and_the_others_go_on(folder: Path) -> None:
     too_large = Flow(Load(messages=2, sessions=1, size=30_000_000))
     plan = [
         Scenario("large", "flow", "too large", too_large),
         Scenario("load", "alone", "the load", LoadAlone(FEW), ("load",)),
     ]
     said: list[str] = []
-    failed, done = carry_out(plan, [FRANKER], 1, tmp_path, "own", say=said.append)
+    failed, done = carry_out(plan, [FRANKER], 1, folder, "own", say=said.append)
     assert (failed.samples, done.failed) == ({FRANKER: []}, [])
     assert "552" in failed.failed[0]
     assert len(done.samples["load"]) == 1
-    assert [one.name for one in tmp_path.iterdir()] == ["large-franker-1"]
+    assert [one.name for one in folder.iterdir()] == ["large-franker-1"]
 
 
 def test_one_command_measures_prints_and_writes(tmp_path: Path) -> None:

@@ -43,6 +43,13 @@ for name, attack in attacks.items():
 """
 
 
+def state(file: Path) -> tuple[int, ...]:
+    """Return all that others could change of `file`; when it was last read is no harm."""
+    found = file.stat()
+    changed = found.st_mtime_ns, found.st_ctime_ns
+    return found.st_mode, found.st_ino, found.st_nlink, found.st_uid, found.st_gid, *changed
+
+
 @needs_root
 @pytest.mark.skipif(not python_for_everybody(), reason="no Python that everybody can start")
 def test_another_user_can_do_nothing_but_put_letters_in(folder: DropFolder, place: Path) -> None:
@@ -52,7 +59,7 @@ def test_another_user_can_do_nothing_but_put_letters_in(folder: DropFolder, plac
     elsewhere = place / "elsewhere"
     elsewhere.mkdir()
     os.chown(elsewhere, NOBODY, -1)
-    before = victim.stat(), victim.read_bytes()
+    before = state(victim), victim.read_bytes()
     done = subprocess.run(
         [
             *(python_for_everybody(), "-ISc", _ATTACKS),
@@ -67,7 +74,7 @@ def test_another_user_can_do_nothing_but_put_letters_in(folder: DropFolder, plac
         check=True,
     )
     assert done.stdout == ""
-    assert (victim.stat(), victim.read_bytes()) == before
+    assert (state(victim), victim.read_bytes()) == before
     assert drop.listening(str(folder.path)) == ["127.0.0.1:25", ""]
     assert sorted(names(folder)) == [once(1), once(2)]
     assert read(folder, once(1)).uid == 0
