@@ -232,7 +232,7 @@ class Channel(InHand):
         self._pool.ended(connection)
         replies = future.result()
         conclude = partial(self._conclude, connection, passage, recipients, fresh, proof, replies)
-        if replies.final is not None and replies.final.positive:
+        if self._ready and replies.final is not None and replies.final.positive:
             # Before the refill, so that this settle and that mark go to Redis together.
             asyncio.get_running_loop().call_soon(conclude)
             self._refill(connection)
