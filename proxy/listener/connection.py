@@ -111,6 +111,7 @@ class SmtpConnection(asyncio.Protocol):
 
     def _turn_away(self, answer: bytes) -> None:
         assert self.transport is not None
+        self._closing = True
         self.transport.write(answer)
         self.transport.close()
 
