@@ -365,7 +365,6 @@ class SmtpConnection(asyncio.Protocol):
     def _content_lost(self) -> None:
         if self._content is not None:
             self._content = None
-            self.reset_transaction()
             self._count(0)
 
     def _count_at_least(self, octets: int) -> bool:
