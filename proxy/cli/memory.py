@@ -15,7 +15,7 @@ def keep_freed_memory() -> None:
 
     A message of 5 MB takes several times its size, and gives it back before the next one comes.
     If the system gets it back each time, it has to make 2,500 pages anew for the next message,
-    which costs as much as all else that the proxy does with it. A C library that knows no such
+    nearly as much work as all else that the proxy does with it. A C library that knows no such
     setting is left as it is.
     """
     with contextlib.suppress(AttributeError):
