@@ -1,11 +1,12 @@
 """A worker's connections to Redis: one for its mail, one for its heartbeat.
 
-Scripts are repeated here, and only here, until Redis answers; each can be repeated without harm.
+What is asked is repeated here, and only here, until Redis answers: each question can be asked again
+without harm.
 """
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -14,7 +15,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from proxy.log import events
 from proxy.queue.wire import Wire
-from worker.claims.scripts import Script
 
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.5
@@ -45,6 +45,13 @@ class Weather:
                 events.store_back(process="worker")
 
 
+class Question(Protocol):
+    """What can be asked of Redis, and asked again: a script mostly."""
+
+    async def call(self, wire: Wire, *args: bytes | str | float) -> Any:
+        """Return the answer, over `wire`, which is open; raises RedisError or OSError."""
+
+
 class Line:
     """One connection, opened when it is needed; each answer is waited for `patience` seconds."""
 
@@ -54,14 +61,14 @@ class Line:
         self._wire: Wire | None = None
         self._opening = asyncio.Lock()
 
-    async def run(self, script: Script, *args: bytes | str | float) -> Any:
-        """Return the script's answer; raises RedisError or OSError."""
+    async def run(self, question: Question, *args: bytes | str | float) -> Any:
+        """Return the answer; raises RedisError or OSError."""
         wire = self._wire
         if wire is None or not wire.alive:
             wire = await self._open()
         try:
             async with asyncio.timeout(self._patience):
-                return await script.call(wire, *args)
+                return await question.call(wire, *args)
         except TimeoutError as error:
             await wire.close()  # what else waits on it hears so at once
             raise RedisTimeoutError(f"no answer within {self._patience:g} s") from error
@@ -98,22 +105,22 @@ class Link:
         self._line = line
         self._weather = weather
 
-    async def ask(self, script: Script, *args: bytes | str | float) -> Any:
-        """Return the script's answer; raises RedisError or OSError without a second attempt."""
+    async def ask(self, question: Question, *args: bytes | str | float) -> Any:
+        """Return the answer; raises RedisError or OSError without a second attempt."""
         try:
-            answer = await self._line.run(script, *args)
+            answer = await self._line.run(question, *args)
         except (RedisError, OSError) as error:
             self._weather.failed(self, error)
             raise
         self._weather.answered(self)
         return answer
 
-    async def insist(self, script: Script, *args: bytes | str | float) -> Any:
-        """Return the script's answer, however long Redis takes to come back."""
+    async def insist(self, question: Question, *args: bytes | str | float) -> Any:
+        """Return the answer, however long Redis takes to come back."""
         pause = _FIRST_PAUSE_S
         while True:
             try:
-                return await self.ask(script, *args)
+                return await self.ask(question, *args)
             except (RedisError, OSError) as error:
                 if not self.patient:
                     raise
