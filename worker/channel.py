@@ -55,6 +55,13 @@ class _Trip(NamedTuple):
     proof: str
 
 
+def _was_taken(future: "asyncio.Future[TransactionReplies]") -> bool:
+    if future.cancelled() or future.exception() is not None:
+        return False
+    final = future.result().final
+    return final is not None and final.positive
+
+
 class Channel(InHand):
     """All mail of the streams that share one login to one host."""
 
@@ -233,20 +240,21 @@ class Channel(InHand):
         about the last can be done while the next is on its way.
         """
         self._pool.ended(trip.connection)
-        replies = future.result()
-        if self._ready and replies.final is not None and replies.final.positive:
+        conclude = partial(self._conclude, trip, future)
+        if self._ready and _was_taken(future):
             # Before the refill, so that this settle and that mark go to Redis together.
-            asyncio.get_running_loop().call_soon(self._conclude, trip, replies)
+            asyncio.get_running_loop().call_soon(conclude)
             self._refill(trip.connection)
         else:
-            self._conclude(trip, replies)
+            conclude()
 
-    def _conclude(self, trip: _Trip, replies: TransactionReplies) -> None:
+    def _conclude(self, trip: _Trip, future: "asyncio.Future[TransactionReplies]") -> None:
         """Judge a transaction that ended, and start what can be started because of it."""
         connection, passage, recipients = trip.connection, trip.passage, trip.recipients
         del self._in_flight[passage.claim.id, passage.claim.execution]
         dot_out = recipients  # until it is known better
         try:
+            replies = future.result()
             dot_out = recipients if replies.dot_sent else ()
             judgement = judge(replies, recipients)
             ledger.transaction(passage, connection.endpoint, replies, judgement)

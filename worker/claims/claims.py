@@ -412,6 +412,9 @@ def _farewell(name: str, claimed: int) -> str:
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        # Once is not always enough: the library's own time-outs may swallow it in Python 3.11.
+        await asyncio.wait(running, timeout=0.1)
     await asyncio.gather(*tasks, return_exceptions=True)

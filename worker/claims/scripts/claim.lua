@@ -52,8 +52,8 @@ end
 
 if call('EXISTS', SUSPENDED) == 1 then return {'suspended'} end
 
--- Puts what is due at its queue's tail; says whether there may be more. Here, and not at a heartbeat, so that a stock worker that
--- blocks on the queue does not get it, to put it off again.
+-- Puts what is due at its queue's tail; says whether there may be more. Here, and not at a heartbeat,
+-- so that a stock worker that blocks on the queue does not get it, to put it off again.
 local AT_ONCE = 500
 local function promote(stream, from, to)
   local ids = call('ZRANGEBYSCORE', SCHEDULED .. stream, from, to, 'LIMIT', 0, AT_ONCE)
