@@ -39,7 +39,7 @@ manual: $(VENV)/.for-working
 	$(BIN)/python -m manual
 
 bench: $(VENV)/.for-working
-	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m benchmarks
+	env -u POSTMARK_SERVER_TOKEN $(BIN)/python -m benchmarks $(BENCH)
 
 # Kills and cuts everything at random, and accounts for every recipient. A failed round says how it
 # is repeated: make crash ROUNDS=1 FIRST=17 SEED=... ; more options by CRASH, see --help.

@@ -1,111 +1,122 @@
 """`make bench`: Franker, and Postfix beside it when it is installed, in alternating rounds.
 
-    python -m benchmarks [--rounds 3] [--messages 10000] [--delay 0 --delay 30] [--backlog 100000]
+    python -m benchmarks [--quick] [--rounds 3] [NAME ...]
 
 Everything runs on this machine: the load (smtp-source when present), the program, a sink with
-STARTTLS. Nothing else should run meanwhile. Results go to standard output and, as JSON, to a file.
+STARTTLS. Nothing else should run meanwhile. The tables go to standard output; they, the numbers as
+JSON and a picture go to files of the run's own, written anew after each scenario.
 """
 
 import argparse
 import datetime as dt
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks import postfix
-from benchmarks.backlog import measure_backlog
-from benchmarks.franker import Franker
-from benchmarks.load import Load, generator
-from benchmarks.postfix import Postfix
-from benchmarks.report import Round, as_json, summarize, table
-from benchmarks.rounds import measure
-
-# Postfix through 10 connections at 30 ms makes about 100/s: a tenth of the messages is enough.
-_FAR_SHARE = 10
-
-
-def _arguments() -> argparse.Namespace:
-    arguments = argparse.ArgumentParser(prog="python -m benchmarks")
-    arguments.add_argument("--rounds", type=int, default=3, help="of each system")
-    arguments.add_argument("--messages", type=int, default=Load().messages)
-    arguments.add_argument("--sessions", type=int, default=Load().sessions)
-    arguments.add_argument("--size", type=int, default=Load().size, help="octets of a message")
-    arguments.add_argument("--fresh", action="store_true", help="a connection for each message")
-    arguments.add_argument(
-        "--delay", type=float, action="append", help="round trip to the sink in ms; 0 and 30"
-    )
-    arguments.add_argument("--backlog", type=int, default=0, help="measure a queue of so many")
-    arguments.add_argument("--only", choices=("franker", "postfix"), help="one system alone")
-    arguments.add_argument("--own-load", action="store_true", help="do not use smtp-source")
-    arguments.add_argument(
-        "--folder", type=Path, help="where to work, on the disk to be measured; kept afterwards"
-    )
-    arguments.add_argument("--json", type=Path, help="default: benchmarks/results/TIME.json")
-    return arguments.parse_args()
+from benchmarks.asked import arguments, chosen
+from benchmarks.check import Point, points
+from benchmarks.load import generator
+from benchmarks.machine import BUSY, facts, in_memory, settings
+from benchmarks.plot import panels, svg
+from benchmarks.report import report
+from benchmarks.results import Result
+from benchmarks.rounds import carry_out
+from benchmarks.scenarios import BOTH, FRANKER, Scenario
+from benchmarks.targets import outcomes
 
 
 def main() -> None:
-    """Measure, print, write."""
-    given = _arguments()
+    """Measure, print, write; exit code 1: a round failed."""
+    given = arguments()
+    if given.show:
+        print(written_again(given.show))
+        return
+    plan = chosen(given)
+    if not plan:
+        sys.exit(f"no scenario is called {' or '.join(given.names)}: see --list")
+    if given.list:
+        print("\n".join(f"{one.name:24} {one.group:8} {one.title}" for one in plan))
+        return
+    systems = [given.only] if given.only else list(BOTH)
     missing = postfix.available()
-    systems = {
-        name: make
-        for name, make in (("franker", Franker), ("postfix", Postfix))
-        if given.only in (None, name) and not (name == "postfix" and missing)
-    }
-    if not systems:
-        sys.exit(missing)
-    if missing:
+    if missing and systems != [FRANKER]:
         print(f"{missing}: Franker is measured alone.")
-    name = generator(own=given.own_load)
-    started = dt.datetime.now(dt.UTC)
+        systems = [FRANKER]
     folder = given.folder or Path(tempfile.mkdtemp(prefix="franker-bench-"))
     # Postfix's own user must be able to reach its queue.
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
-    results: dict[str, Any] = {
-        "started": started.isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.platform()}",
-        "python": platform.python_version(),
-        "load": f"{name}, {given.sessions} sessions, {given.size} octets",
-        "scenarios": [],
-    }
-    print(f"{results['machine']}; load: {results['load']}")
+    failed = False
     try:
-        for delay in given.delay or [0.0, 30.0]:
-            count = given.messages // (_FAR_SHARE if delay else 1)
-            load = Load(count, given.sessions, given.size, given.fresh)
-            rounds: dict[str, list[Round]] = {system: [] for system in systems}
-            for number in range(given.rounds):
-                for system, make in systems.items():
-                    place = folder / f"{system}-{delay:.0f}-{number}"
-                    done = measure(make, place, load, delay / 1000, name)
-                    rounds[system].append(done)
-                    print(f"  {system} round {number + 1}: {done.relayed:.0f}/s", flush=True)
-                    if given.folder is None:
-                        shutil.rmtree(place)
-            summaries = [summarize(one) for one in rounds.values()]
-            title = f"{count} messages, round trip to the sink {delay:.0f} ms"
-            print(f"\n{table(title, summaries)}\n", flush=True)
-            rows = [as_json(one, rounds[one.system]) for one in summaries]
-            results["scenarios"].append({"title": title, "delay_ms": delay, "systems": rows})
-        if given.backlog:
-            load = Load(given.backlog, given.sessions, given.size)
-            backlog = measure_backlog(folder / "backlog", load)
-            print(f"{backlog.lines()}\n")
-            results["backlog"] = backlog.as_json()
+        failed = any(one.failed for one in carried_out(given, plan, systems, folder))
     finally:
-        if given.folder is None:
+        if given.folder is None and not failed:
             shutil.rmtree(folder, ignore_errors=True)
+    if failed:
+        sys.exit(f"what failed has its logs in {folder}")
+
+
+def carried_out(
+    given: argparse.Namespace, plan: Sequence[Scenario], systems: Sequence[str], folder: Path
+) -> list[Result]:
+    """Measure `plan` and write what came of it, after each scenario and at the end."""
+    started = dt.datetime.now(dt.UTC)
     target = given.json or Path(__file__).parent / f"results/{started:%Y%m%dT%H%M%SZ}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {target}")
+    name = generator(own=given.own_load)
+    rounds = given.rounds or (1 if given.quick else 3)
+    about = {"started": started.isoformat(timespec="seconds"), **facts(folder, name)}
+    about["rounds"] = f"{rounds}, the systems in turn; medians, in brackets their range"
+    if given.quick:
+        about["quick"] = "far too little mail for figures that say anything"
+    if os.getloadavg()[0] > BUSY:
+        print("Something else runs on this machine: the figures are worth little.")
+    if in_memory(folder):
+        print(f"{folder} is not on a disk: --folder names one that is.")
+    results: list[Result] = []
+    keep = given.folder is not None
+    for one in carry_out(plan, systems, rounds, folder, name, keep=keep, say=_say):
+        results.append(one)
+        found = points(plan, {each.name: each for each in results}, os.cpu_count() or 1)
+        text = write(target, about, results, found)
+    print(f"\n{text}\nwritten to {target}, and beside it as .md and .svg")
+    return results
+
+
+def write(
+    target: Path, about: Mapping[str, str], results: Sequence[Result], found: Sequence[Point]
+) -> str:
+    """Write numbers, tables and picture to `target` and beside it, and return the tables."""
+    reached = [] if "quick" in about else outcomes({one.name: one for one in results})
+    text = report(about, results, reached, found)
+    document = {
+        "about": dict(about),
+        "settings": settings(),
+        "scenarios": [one.as_json() for one in results],
+        "model": [one.as_json() for one in found],
+    }
+    target.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    target.with_suffix(".md").write_text(text, encoding="utf-8")
+    title = f"Franker and Postfix, {about['started'][:10]}, {about['machine']}"
+    target.with_suffix(".svg").write_text(svg(title, panels(results, found)), encoding="utf-8")
+    return text
+
+
+def written_again(source: Path) -> str:
+    """Return the tables of the run that lies at `source`; its picture is drawn anew."""
+    document = json.loads(source.read_text(encoding="utf-8"))
+    results = [Result.from_json(one) for one in document["scenarios"]]
+    found = [Point.from_json(one) for one in document["model"]]
+    return write(source, document["about"], results, found)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

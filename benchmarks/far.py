@@ -7,11 +7,15 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+from benchmarks.processes import cpu_seconds
+
+_LOOK_S = 0.02
+
 
 class Far:
-    """A running sink: where it is, and its count."""
+    """A running sink: where it is, and its count. `delay` in seconds is that of a round trip."""
 
-    def __init__(self, folder: Path, delay: float) -> None:
+    def __init__(self, folder: Path, delay: float = 0.0) -> None:
         program = [sys.executable, "-m", "benchmarks.sink", "--folder", str(folder)]
         self._process = subprocess.Popen(
             [*program, "--delay", str(delay)],
@@ -23,11 +27,6 @@ class Far:
         self.port: int = said["port"]
         self.ca_file: str = said["ca_file"]
 
-    @property
-    def pid(self) -> int:
-        """The sink's process."""
-        return self._process.pid
-
     def _heard(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -36,25 +35,42 @@ class Far:
         said: dict[str, Any] = json.loads(line)
         return said
 
-    def ask(self, word: str = "count") -> dict[str, Any]:
-        """Return the count; "reset" begins a new one after it."""
+    def ask(self, line: str = "count") -> dict[str, Any]:
+        """Have `line` obeyed (see `benchmarks.sink`) and return the count before that."""
         assert self._process.stdin is not None
-        self._process.stdin.write(word + "\n")
+        self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
         return self._heard()
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the sink has used."""
+        return cpu_seconds(self._process.pid)
+
     def wait_for(self, messages: int, timeout: float) -> dict[str, Any]:
-        """Wait until `messages` have come and return the count.
+        """Wait until `messages` have come; return the count, `at` being when the last of them did.
 
         Raises:
             RuntimeError: they did not come within `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
-        while (said := self.ask())["messages"] < messages:
+        while (said := self.ask(f"at {messages}"))["messages"] < messages:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{said['messages']} of {messages} messages in {timeout:.0f} s")
-            time.sleep(0.02)
+            time.sleep(_LOOK_S)
         return said
+
+    def settled(self, messages: int) -> None:
+        """See that `messages` came, none of them twice and all of them over TLS.
+
+        Raises:
+            RuntimeError: it is not so.
+        """
+        time.sleep(0.5)  # not for the numbers: to see what comes too much
+        said = self.ask()
+        if said["messages"] != messages:
+            raise RuntimeError(f"{said['messages']} messages came instead of {messages}")
+        if said["in_clear"]:
+            raise RuntimeError(f"{said['in_clear']} messages came without TLS")
 
     def close(self) -> None:
         """End it."""

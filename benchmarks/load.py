@@ -6,25 +6,31 @@ python -m benchmarks.load --port PORT [--messages N] [--sessions N] [--size OCTE
 import argparse
 import asyncio
 import base64
+import contextlib
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
+
+from benchmarks.scenarios import Load
 
 SENDER = "app@example.com"
 RECIPIENT = "you@example.net"
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """How much mail comes how: `sessions` connections at once, kept unless `fresh`."""
+class Sent:
+    """When a load began and when its last 250 came (monotonic seconds); seconds of CPU it took."""
 
-    messages: int = 10_000
-    sessions: int = 20
-    size: int = 5120
-    fresh: bool = False
+    began: float
+    ended: float
+    cpu: float
 
 
 def generator(own: bool = False) -> str:
@@ -32,33 +38,75 @@ def generator(own: bool = False) -> str:
     return "own" if own or shutil.which("smtp-source") is None else "smtp-source"
 
 
-def command(load: Load, port: int, name: str) -> list[str]:
-    """Return the command line that sends `load` to 127.0.0.1:`port`."""
+def command(load: Load, port: int, name: str, content: Path | None = None) -> list[str]:
+    """Return the command line that sends `load` to 127.0.0.1:`port`.
+
+    `content` is a file with the message that smtp-source sends instead of one it makes.
+    """
     numbers = [str(load.messages), str(load.sessions), str(load.size)]
     if name == "own":
         own = [sys.executable, "-m", "benchmarks.load", "--port", str(port)]
         named = zip(("--messages", "--sessions", "--size"), numbers, strict=True)
         extra = ["--fresh"] if load.fresh else []
         return [*own, *(word for pair in named for word in pair), *extra]
-    words = ["-m", numbers[0], "-s", numbers[1], "-l", numbers[2], "-f", SENDER, "-t", RECIPIENT]
+    text = ["-l", numbers[2]] if content is None else ["-F", str(content)]
+    words = ["-m", numbers[0], "-s", numbers[1], *text, "-f", SENDER, "-t", RECIPIENT]
     program = shutil.which("smtp-source") or "smtp-source"
     return [program, *words, *([] if load.fresh else ["-d"]), f"127.0.0.1:{port}"]
 
 
-def send(load: Load, port: int, name: str, timeout: float) -> tuple[float, float]:
-    """Send everything; return when it began and when the last 250 came (monotonic seconds).
+def send(load: Load, ports: Sequence[int], name: str, timeout: float) -> Sent:
+    """Send everything, an equal part to each of `ports`, and wait for the last 250.
 
     Raises:
         RuntimeError: the generator failed; what it said.
         subprocess.TimeoutExpired: it took longer than `timeout` seconds.
     """
-    began = time.monotonic()
-    done = subprocess.run(
-        command(load, port, name), capture_output=True, text=True, timeout=timeout, check=False
-    )
-    if done.returncode or "fatal" in done.stderr:
-        raise RuntimeError(f"{name} failed: {done.stderr.strip() or done.returncode}")
-    return began, time.monotonic()
+    with _content(load) as content:
+        lines = [command(one, port, name, content) for one, port in shares(load, ports)]
+        before, began = _children(), time.monotonic()
+        running = [
+            subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            for line in lines
+        ]
+        try:
+            for one in running:
+                said = one.communicate(timeout=max(0.0, began + timeout - time.monotonic()))[1]
+                if one.returncode or "fatal" in said:
+                    raise RuntimeError(f"{name} failed: {said.strip() or one.returncode}")
+        finally:
+            for one in running:
+                if one.poll() is None:
+                    one.kill()
+                    one.communicate()
+        return Sent(began, time.monotonic(), _children() - before)
+
+
+def shares(load: Load, ports: Sequence[int]) -> list[tuple[Load, int]]:
+    """Return what of `load` goes to which of `ports`; the first ones take what is left over."""
+    found = []
+    for number, port in enumerate(ports):
+        messages = (load.messages + len(ports) - 1 - number) // len(ports)
+        sessions = max(1, (load.sessions + len(ports) - 1 - number) // len(ports))
+        found.append((replace(load, messages=messages, sessions=sessions), port))
+    return found
+
+
+@contextlib.contextmanager
+def _content(load: Load) -> Iterator[Path | None]:
+    """Make the file that smtp-source sends, where it shall be of random text."""
+    if not load.random:
+        yield None
+        return
+    with tempfile.NamedTemporaryFile(prefix="franker-bench-") as file:
+        file.write(message(load.size, Random(1)).replace(b"\r\n", b"\n"))
+        file.flush()
+        yield Path(file.name)
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def message(size: int, random: Random) -> bytes:

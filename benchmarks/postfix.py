@@ -14,11 +14,16 @@ from typing import Self
 
 from benchmarks.far import Far
 from benchmarks.processes import family, free_port
+from benchmarks.scenarios import AS_SHIPPED, Setup
 
-CONNECTIONS = 10
 _READY_S = 20.0
+_PATIENCE_S = 300.0
 
-_MAIN = """
+IN_WORDS = (
+    "a null client; connections kept and reused under TLS, as many as Franker's (10);"
+    " no lookups, no limits for a client; all else as shipped"
+)
+MAIN = """
 compatibility_level = 3.6
 queue_directory = {queue}
 data_directory = {data}
@@ -38,6 +43,7 @@ disable_dns_lookups = yes
 smtpd_peername_lookup = no
 smtpd_client_connection_count_limit = 0
 smtpd_recipient_restrictions = permit_mynetworks, reject
+keep_only = check_client_access static:HOLD
 smtp_tls_security_level = verify
 smtp_tls_verify_cert_match = hostname
 smtp_tls_CAfile = {ca_file}
@@ -53,7 +59,7 @@ local_recipient_maps =
 """
 
 _MASTER = """
-127.0.0.1:{port} inet n - n - - smtpd
+127.0.0.1:{port} inet n - n - - smtpd{options}
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -89,19 +95,22 @@ def available() -> str:
 
 
 class Postfix:
-    """A running Postfix of its own that relays to `far`; the system's one is not touched."""
+    """A running Postfix of its own that relays to `far`; the system's one is not touched.
+
+    Of `setup` it knows the connections, and `relaying`: without it, mail goes to its hold queue.
+    """
 
     name = "postfix"
 
-    def __init__(self, folder: Path, far: Far) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, far: Far, setup: Setup = AS_SHIPPED) -> None:
+        self.ports: tuple[int, ...] = (free_port(),)
         self._folder = folder
         self._config = folder / "etc"
         queue, data = folder / "spool", folder / "lib"
         for one in (folder, self._config, queue, data):
             one.mkdir(mode=0o755, parents=True, exist_ok=True)
         shutil.chown(data, "postfix")
-        main = _MAIN.format(
+        main = MAIN.format(
             queue=queue,
             data=data,
             daemons=_asked("daemon_directory"),
@@ -109,12 +118,14 @@ class Postfix:
             folder=folder,
             sink=far.port,
             ca_file=far.ca_file,
-            connections=CONNECTIONS,
+            connections=setup.connections,
         )
         (self._config / "main.cf").write_text(main, encoding="utf-8")
-        (self._config / "master.cf").write_text(_MASTER.format(port=self.port), encoding="utf-8")
+        options = "" if setup.relaying else " -o smtpd_client_restrictions=$keep_only"
+        master = _MASTER.format(port=self.ports[0], options=options)
+        (self._config / "master.cf").write_text(master, encoding="utf-8")
         (folder / "log").touch()
-        self._run("start")
+        self._run("postfix", "start")
         deadline = time.monotonic() + _READY_S
         while not (pid := self._master()):
             if time.monotonic() > deadline:
@@ -122,16 +133,25 @@ class Postfix:
             time.sleep(0.05)
         self._pid = pid
 
-    def _run(self, word: str) -> None:
+    def _run(self, program: str, *words: str) -> None:
         done = subprocess.run(
-            ["postfix", "-c", str(self._config), word],
+            [program, "-c", str(self._config), *words],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=_PATIENCE_S,
             check=False,
         )
         if done.returncode:
-            raise RuntimeError(f"postfix {word}: {done.stderr.strip()}")
+            raise RuntimeError(f"{program} {' '.join(words)}: {done.stderr.strip()}")
+
+    def release(self) -> None:
+        """Have all that is kept relayed; it takes a moment for each message to be released."""
+        self._run("postsuper", "-H", "ALL")
+        self._run("postqueue", "-f")
+
+    def kept_octets(self) -> int:
+        """Return 0: its mail is in no memory."""
+        return 0
 
     def _master(self) -> int:
         try:
@@ -148,7 +168,7 @@ class Postfix:
 
     def close(self) -> None:
         """Stop it."""
-        self._run("stop")
+        self._run("postfix", "stop")
 
     def __enter__(self) -> Self:
         return self
@@ -162,3 +182,8 @@ def _asked(parameter: str) -> str:
         ["postconf", "-d", "-h", parameter], capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
+
+
+def version() -> str:
+    """Return what Postfix says it is."""
+    return _asked("mail_version")

@@ -1,6 +1,8 @@
 """What a measurement asks of processes: processor time, memory, a port nobody has."""
 
+import contextlib
 import os
+import random
 import socket
 from pathlib import Path
 
@@ -9,11 +11,17 @@ _PROC = Path("/proc")
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 that is free at this moment.
+
+    It lies below those that Linux gives to connections going out, of which there will be many: one
+    of them could take it before it is listened on, or connect to itself while nobody listens.
+    """
+    for _attempt in range(50):
+        port = random.randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port")
 
 
 def family(root: int) -> dict[int, str]:
@@ -49,6 +57,17 @@ def resident_octets(pid: int, *, peak: bool = False) -> int:
     return 0
 
 
+def shared_octets(pid: int) -> int:
+    """Return the resident memory of `pid`, of pages shared with others its part; 0: unknown."""
+    try:
+        for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
 def _stat(pid: int) -> list[str]:
     try:
         text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
@@ -63,9 +82,9 @@ def _name(pid: int) -> str:
         words = (_PROC / str(pid) / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     except OSError:
         return ""
+    if "proxy.supervisor" in words:  # which has the names of its parts as arguments
+        return "supervisor"
     for part in ("proxy", "worker", "sandbox"):
         if part in words:
             return part
-    if "redis" in words[0] or "valkey" in words[0]:
-        return "redis"
-    return "supervisor" if "proxy.supervisor" in words else Path(words[0]).name
+    return "redis" if "redis" in words[0] or "valkey" in words[0] else Path(words[0]).name

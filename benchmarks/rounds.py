@@ -1,70 +1,64 @@
-"""One measured run: start a system, send it a load, wait for the last message at the sink."""
+"""A plan carried out: every scenario, the systems in turn, round after round."""
 
-import time
-from collections import Counter
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from benchmarks.far import Far
-from benchmarks.franker import Franker
-from benchmarks.load import Load, send
-from benchmarks.postfix import Postfix
-from benchmarks.processes import cpu_seconds, resident_octets
-from benchmarks.report import Round
+import redis
 
-System = Franker | Postfix
-WARM_UP = 200
-_PATIENCE_S = 300.0
-_PATIENCE_AHEAD_S = 30.0
+from benchmarks.figures import FIGURES, Sample
+from benchmarks.measures import measure
+from benchmarks.results import Result
+from benchmarks.scenarios import BOTH, Scenario
+
+FAILURES = (RuntimeError, OSError, subprocess.SubprocessError, redis.RedisError)
 
 
-def measure(
-    make: Callable[[Path, Far], System],
+def carry_out(
+    plan: Iterable[Scenario],
+    systems: Collection[str],
+    rounds: int,
     folder: Path,
-    load: Load,
-    delay: float,
     generator: str,
-    timeout: float = _PATIENCE_S,
-) -> Round:
-    """Run once in `folder`, which is new, and return what was measured.
+    *,
+    keep: bool = False,
+    say: Callable[[str], None] = print,
+) -> Iterator[Result]:
+    """Measure, in `folder`, what of `plan` concerns `systems`; yield each scenario's result.
 
-    A few messages go ahead, so that connections stand and programs are warm.
-
-    Raises:
-        RuntimeError: a part failed, or messages got lost or came twice.
+    A round that fails is said in the result; the others go on. What lay in `folder` is removed
+    after each round, unless it failed or `keep` is set.
     """
-    with Far(folder / "sink", delay) as far, make(folder / "system", far) as system:
-        ahead = Load(min(WARM_UP, load.messages), load.sessions, load.size, load.fresh)
-        send(ahead, system.port, generator, _PATIENCE_AHEAD_S)
-        far.wait_for(ahead.messages, _PATIENCE_AHEAD_S)
-        far.ask("reset")
-        before = _cpu(system)
-        began, kept = send(load, system.port, generator, timeout)
-        count = far.wait_for(load.messages, timeout)
-        after = _cpu(system)
-        memory: dict[str, int] = {}
-        for pid, name in system.processes().items():
-            memory[name] = max(memory.get(name, 0), resident_octets(pid, peak=True))
-        time.sleep(0.5)  # not for the numbers: to see what comes too much
-        late = far.ask()["messages"]
-    if late != load.messages:
-        raise RuntimeError(f"{late} messages came instead of {load.messages}")
-    if count["in_clear"]:
-        raise RuntimeError(f"{count['in_clear']} messages came without TLS")
-    per_message = 1e6 / load.messages
-    return Round(
-        system=system.name,
-        messages=load.messages,
-        kept=load.messages / (kept - began),
-        relayed=load.messages / (count["last"] - began),
-        connections=count["most_open"],
-        cpu={name: (after[name] - before[name]) * per_message for name in after},
-        memory=memory,
+    for scenario in plan:
+        chosen = [one for one in scenario.systems if one in systems or one not in BOTH]
+        if not chosen:
+            continue
+        say(f"{scenario.name}: {scenario.title}")
+        result = Result(scenario.name, scenario.group, scenario.title, {one: [] for one in chosen})
+        for number in range(1, rounds + 1):
+            for system in chosen:
+                if number > scenario.rounds(system, rounds):
+                    continue
+                place = folder / f"{scenario.name}-{system}-{number}"
+                place.mkdir(mode=0o755)
+                try:
+                    sample = measure(scenario.what, system, place, generator)
+                except FAILURES as error:
+                    result.failed.append(f"{system}, round {number}: {error}")
+                    say(f"  {system} {number}: failed: {error}")
+                else:
+                    result.samples[system].append(sample)
+                    say(f"  {system} {number}: {in_short(sample)}")
+                    if not keep:
+                        shutil.rmtree(place, ignore_errors=True)
+        yield result
+
+
+def in_short(sample: Sample) -> str:
+    """Return the figures of a sample in one line."""
+    return ", ".join(
+        f"{one.title} {sample[one.key]:,.{one.digits}f} {one.unit}"
+        for one in FIGURES.values()
+        if one.key in sample
     )
-
-
-def _cpu(system: System) -> Counter[str]:
-    used: Counter[str] = Counter()
-    for pid, name in system.processes().items():
-        used[name] += cpu_seconds(pid)  # type: ignore[assignment]  # a Counter adds floats as well
-    return used

@@ -3,205 +3,90 @@
     python -m benchmarks.sink --folder DIR [--delay SECONDS]
 
 It says in one line of JSON where it listens (`port`, `ca_file`); then each line on its standard
-input is answered with one of JSON: how many messages it took, when the first and the last came
-(monotonic seconds), how many connections there were. "reset" starts the count anew. It ends with
-its input.
+input is obeyed and answered with one of JSON: how many messages it took, when the first and the
+last came (monotonic seconds), how many connections there were.
+
+    count     nothing but the answer
+    at N      the answer has `at`, when the Nth message came (0: not yet)
+    reset     the count begins anew after the answer
+    down      every connection is cut and new ones are refused, until
+    up        it listens again, on the same port
+
+It ends with its input.
 """
 
 import argparse
 import asyncio
 import json
-import socket
-import ssl
 import sys
-import time
-from collections import deque
-from dataclasses import asdict, dataclass
+import weakref
 from pathlib import Path
-from typing import cast
+from typing import Any
 
+import uvloop
+
+from benchmarks.processes import free_port
+from benchmarks.sink_dialog import Count, SinkProtocol
 from proxy.sandbox.certificates import Authority
 
-_EHLO = b"250-sink.invalid\r\n250-PIPELINING\r\n250-SIZE 20480000\r\n"
-_REPLIES = {
-    b"MAIL": b"250 2.1.0 Ok\r\n",
-    b"RCPT": b"250 2.1.5 Ok\r\n",
-    b"RSET": b"250 2.0.0 Ok\r\n",
-    b"NOOP": b"250 2.0.0 Ok\r\n",
-    b"AUTH": b"235 2.7.0 Authentication successful\r\n",
-}
 
+class Sink:
+    """A sink on a port of 127.0.0.1, and what it took."""
 
-@dataclass(slots=True)
-class Count:
-    """What came since the last reset; times are monotonic seconds."""
-
-    messages: int = 0
-    octets: int = 0
-    first: float = 0.0
-    last: float = 0.0
-    connections: int = 0
-    open: int = 0
-    most_open: int = 0
-    in_clear: int = 0
-
-    def reset(self) -> None:
-        """Begin anew; what is open stays counted as open."""
-        self.messages = self.octets = self.connections = self.in_clear = 0
-        self.first = self.last = 0.0
-        self.most_open = self.open
-
-
-class SinkProtocol(asyncio.Protocol):
-    """One connection. Replies to all that one read brought leave in one write, `delay` later."""
-
-    def __init__(self, count: Count, context: ssl.SSLContext, delay: float) -> None:
-        self._count = count
-        self._context = context
+    def __init__(self, folder: Path, delay: float = 0.0) -> None:
+        authority = Authority(folder)
+        self.ca_file = authority.ca_file
+        self.count = Count()
+        self.port = 0
+        self._context = authority.context()
         self._delay = delay
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._socket: socket.socket
-        self._late: deque[bytes] = deque()
-        self._buffer = bytearray()
-        self._in_data = False
-        self._tls = False
-        self._switching: asyncio.Task[None] | None = None
+        self._server: asyncio.Server | None = None
+        self.open: weakref.WeakSet[SinkProtocol] = weakref.WeakSet()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._socket = transport.get_extra_info("socket")
-        count = self._count
-        count.connections += 1
-        count.open += 1
-        count.most_open = max(count.most_open, count.open)
-        self._write(b"220 sink.invalid ESMTP\r\n")
+    def _protocol(self) -> SinkProtocol:
+        one = SinkProtocol(self.count, self._context, self._delay)
+        self.open.add(one)
+        return one
 
-    def connection_lost(self, _error: Exception | None) -> None:
-        """Count it out."""
-        self._count.open -= 1
-        self._transport = None
-
-    def data_received(self, data: bytes) -> None:
-        """Answer everything that is whole."""
-        # A client that writes a message in pieces and leaves Nagle's algorithm on (Postfix through
-        # tlsproxy) would otherwise wait 40 ms for a delayed ACK, which is not its own slowness.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        buffer = self._buffer
-        buffer += data
-        replies: list[bytes] = []
-        while buffer and self._switching is None:
-            if self._in_data:
-                end = buffer.find(b"\r\n.\r\n")
-                if end < 0:
-                    break
-                del buffer[: end + 5]
-                self._in_data = False
-                self._took(end)
-                replies.append(b"250 2.0.0 Ok: queued as SINK\r\n")
-                continue
-            end = buffer.find(b"\n")
-            if end < 0:
-                break
-            verb = bytes(buffer[:4]).upper()
-            del buffer[: end + 1]
-            replies.append(self._answer(verb))
-        if replies and self._switching is None:
-            self._write(b"".join(replies))
-            if replies[-1].startswith(b"221"):
-                self._end()
-
-    def _answer(self, verb: bytes) -> bytes:
-        if verb in _REPLIES:
-            return _REPLIES[verb]
-        if verb == b"DATA":
-            self._in_data = True
-            # What follows may begin with the dot that ends it.
-            self._buffer[:0] = b"\r\n"
-            return b"354 End data with <CR><LF>.<CR><LF>\r\n"
-        if verb in (b"EHLO", b"HELO"):
-            return _EHLO + (b"250 AUTH PLAIN LOGIN\r\n" if self._tls else b"250 STARTTLS\r\n")
-        if verb == b"STAR":
-            self._switching = self._loop.create_task(self._switch())
-            return b""
-        if verb == b"QUIT":
-            return b"221 2.0.0 Bye\r\n"
-        return b"502 5.5.2 Error: command not recognized\r\n"
-
-    def _took(self, octets: int) -> None:
-        count = self._count
-        count.messages += 1
-        count.octets += octets
-        count.last = time.monotonic()
-        count.first = count.first or count.last
-        count.in_clear += not self._tls
-
-    async def _switch(self) -> None:
-        assert self._transport is not None
-        transport = self._transport
-        if self._delay:
-            await asyncio.sleep(self._delay)
-        transport.pause_reading()
-        transport.write(b"220 2.0.0 Ready to start TLS\r\n")
-        self._buffer.clear()  # what was said in the clear is forgotten
-        try:
-            self._transport = await self._loop.start_tls(
-                transport, self, self._context, server_side=True
+    async def up(self) -> None:
+        """Listen: on a free port the first time, on the same one again after `down`."""
+        if self._server is None:
+            self.port = self.port or free_port()
+            self._server = await asyncio.get_running_loop().create_server(
+                self._protocol, "127.0.0.1", self.port, backlog=1024
             )
-        except (OSError, ssl.SSLError):
-            transport.abort()
-            return
-        self._tls = True
-        self._switching = None
-        self.data_received(b"")  # what came over TLS before this coroutine's turn
 
-    def _write(self, octets: bytes) -> None:
-        if self._delay:
-            self._late.append(octets)
-            self._loop.call_later(self._delay, self._write_late)
-        elif self._transport is not None:
-            self._transport.write(octets)
+    def down(self) -> None:
+        """Refuse new connections, and cut those there are."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for one in list(self.open):
+            one.cut()
 
-    def _write_late(self) -> None:
-        octets = self._late.popleft()
-        if self._transport is not None:
-            self._transport.write(octets)
-
-    def _end(self) -> None:
-        def close() -> None:
-            if self._transport is not None:
-                self._transport.close()
-
-        self._loop.call_later(self._delay * 1.01, close)
-
-
-async def listen(folder: Path, delay: float = 0.0) -> tuple[asyncio.Server, Count, Path]:
-    """Start a sink on a free port of 127.0.0.1."""
-    authority = Authority(folder)
-    context = authority.context()
-    count = Count()
-    loop = asyncio.get_running_loop()
-
-    def make() -> SinkProtocol:
-        return SinkProtocol(count, context, delay)
-
-    server = await loop.create_server(make, "127.0.0.1", 0, backlog=1024)
-    return server, count, authority.ca_file
+    async def obey(self, line: str) -> dict[str, Any]:
+        """Do what one `line` says and return the answer."""
+        word, _, number = line.strip().partition(" ")
+        said = self.count.as_json(int(number or 0))
+        if word == "reset":
+            self.count.reset()
+        elif word == "down":
+            self.down()
+        elif word == "up":
+            await self.up()
+        return said
 
 
 async def _serve(folder: Path, delay: float) -> None:
-    server, count, ca_file = await listen(folder, delay)
-    port = server.sockets[0].getsockname()[1]
-    print(json.dumps({"port": port, "ca_file": str(ca_file)}), flush=True)
-    loop = asyncio.get_running_loop()
+    sink = Sink(folder, delay)
+    await sink.up()
+    print(json.dumps({"port": sink.port, "ca_file": str(sink.ca_file)}), flush=True)
     reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async with server:
-        while line := await reader.readline():
-            print(json.dumps(asdict(count)), flush=True)
-            if line.strip() == b"reset":
-                count.reset()
+    while line := await reader.readline():
+        print(json.dumps(await sink.obey(line.decode())), flush=True)
+    sink.down()
 
 
 def main() -> None:
@@ -210,7 +95,7 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, required=True)
     arguments.add_argument("--delay", type=float, default=0.0, help="round trip in seconds")
     given = arguments.parse_args()
-    asyncio.run(_serve(given.folder, given.delay))
+    uvloop.run(_serve(given.folder, given.delay))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Claims, marks and settles on a real Redis: what a message goes through in the worker."""
 
 import asyncio
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.support.mail_queue import (
     queued,
     scheduled,
     started,
+    unsettled,
 )
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
@@ -404,6 +406,91 @@ async def test_waiting_for_work_ends_by_itself_and_not_before(redis_server: Redi
         began = time.monotonic()
         await claims.wait_for_work(0.2)
         assert 0.19 < time.monotonic() - began < 10
+
+
+async def test_after_a_claim_that_left_nothing_work_is_waited_for(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    async with claims_on(redis_server.data_dir) as claims:
+        await wait_until(lambda: client.pubsub_numsub(keys.WAKE_CHANNEL)[0][1] == 1)
+        await wait_until(lambda: claims.share and claims._work.is_set())
+        assert await claims.claim({"outbound": 1}) == []
+        put(client, 2)
+        await wait_until(lambda: claims._work.is_set())
+        assert len(await claims.claim({"outbound": 3})) == 2
+        began = time.monotonic()
+        await claims.wait_for_work(0.2)
+        assert time.monotonic() - began > 0.19
+        put(client)
+        await claims.wait_for_work(30)
+        assert time.monotonic() - began < 20
+        assert len(await claims.claim({"outbound": 1})) == 1
+
+
+@pytest.mark.parametrize("why", ["places", "octets", "promotion", "another stream"])
+async def test_a_claim_that_left_mail_is_followed_by_another_at_once(
+    redis_server: RedisServer, why: str
+) -> None:
+    client = redis_server.client()
+    slots = {"outbound": 3, "broadcasts": 3}
+    if why == "places":
+        put(client, 4)
+    elif why == "octets":
+        del slots["broadcasts"]
+        put(client, 2, body=b"x" * 3_000_000)
+    elif why == "promotion":
+        slots["outbound"] = 600
+        ids = put(client, 501)
+        client.delete(keys.queue_key("outbound"))
+        client.zadd(keys.scheduled_key("outbound"), dict.fromkeys(ids, 1))
+        for each in ids:
+            client.hset(keys.job_key(each), "status", "scheduled")
+    else:
+        put(client, 1)
+        put(client, 4, stream="broadcasts")
+    left = len(unsettled(client) + unsettled(client, "broadcasts"))
+    async with claims_on(
+        redis_server.data_dir, ("outbound", "broadcasts"), settings=BROADCASTS
+    ) as claims:
+        await wait_until(lambda: client.pubsub_numsub(keys.WAKE_CHANNEL)[0][1] == 1)
+        await wait_until(lambda: claims.share)
+        assert len(await claims.claim(slots)) == left - 1
+        assert claims._work.is_set()  # a heartbeat finds what is due, but later
+        assert len(await claims.claim(slots)) == 1
+
+
+async def test_room_found_while_a_claim_waits_for_its_turn_is_not_forgotten(
+    redis_server: RedisServer,
+) -> None:
+    async with claims_on(redis_server.data_dir) as claims:
+        taking = asyncio.create_task(claims.take("outbound", {}))
+        claiming = asyncio.create_task(claims.claim({"outbound": 1}))
+        await asyncio.sleep(0)  # both have begun
+        claims.wake()
+        assert not any(await asyncio.gather(taking, claiming))
+        async with asyncio.timeout(10):
+            await claims.wait_for_work(600)
+
+
+async def test_a_large_body_comes_as_it_was_put_in_and_in_its_place(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    bodies = [b"small", os.urandom(300_000), b"small too", os.urandom(65_536), b"x" * 65_535]
+    ids = [put(client, body=body)[0] for body in bodies]
+    async with claims_on(redis_server.data_dir) as claims:
+        got = await claims.claim({"outbound": 9})
+        assert [(claim.id, claim.body) for claim in got] == list(zip(ids, bodies, strict=True))
+
+
+async def test_a_large_message_claimed_out_of_turn_has_its_body(redis_server: RedisServer) -> None:
+    client, body = redis_server.client(), os.urandom(300_000)
+    [message_id] = put(client, body=body)
+    envelope_octets = job(client, message_id)["envelope"]
+    async with claims_on(redis_server.data_dir) as claims:
+        [claim] = await claims.take("outbound", {message_id: envelope_octets})
+        assert (claim.id, claim.body) == (message_id, body)
 
 
 async def test_closing_returns_what_is_claimed_and_keeps_only_marks_whose_dot_may_be_out(

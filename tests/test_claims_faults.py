@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from proxy.config import Settings
 from proxy.queue import keys
@@ -68,6 +69,87 @@ async def test_messages_of_a_cancelled_claim_are_returned_by_the_next(
         wire.release()
         await wait_until(lambda: started(client) == ids)
         assert sorted(claim.id for claim in await claims.claim({"outbound": 2})) == ids
+
+
+LARGE = b"Subject: large\r\n\r\n" + b"x" * 200_000
+READING = b"$4\r\nbody\r\n$5\r\nclaim\r\n"
+"""What stands only in the request that reads a large body."""
+
+
+async def test_a_large_body_whose_reply_is_lost_is_read_again(redis_server: RedisServer) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        ids = put(client, 2, body=LARGE) + put(client)
+        wire.lose_reply_to(READING)
+        got = await claims.claim({"outbound": 3})
+        assert wire.lost == 1
+        assert [claim.id for claim in got] == ids
+        assert [claim.body == LARGE for claim in got] == [True, True, False]
+
+
+async def test_messages_whose_reading_was_cancelled_are_returned_by_the_next_claim(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        ids = put(client, body=LARGE) + put(client)
+        wire.hold_request(READING)
+        claiming = asyncio.create_task(claims.claim({"outbound": 2}))
+        await wait_until(lambda: wire.held)
+        claiming.cancel()
+        await asyncio.gather(claiming, return_exceptions=True)
+        wire.release()
+        got = await claims.claim({"outbound": 2})
+        assert sorted(claim.id for claim in got) == ids
+        assert {claim.id: claim.body for claim in got}[ids[0]] == LARGE
+
+
+async def test_a_large_message_out_of_turn_whose_reading_failed_comes_with_the_next_claim(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        [message_id] = put(client, body=LARGE)
+        wire.lose_reply_to(READING)
+        with pytest.raises(RedisConnectionError):
+            await claims.take("outbound", {message_id: job(client, message_id)["envelope"]})
+        [claim] = await claims.claim({"outbound": 1})
+        assert (claim.id, claim.body) == (message_id, LARGE)
+
+
+@pytest.mark.parametrize("fate", ["deleted", "another's", "without body"])
+async def test_a_large_message_taken_away_before_it_was_read_is_not_relayed(
+    redis_server: RedisServer, fate: str
+) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        [message_id] = put(client, body=LARGE)
+        [other] = put(client)
+        key, claimed = keys.job_key(message_id), keys.started_key("outbound")
+        wire.hold_request(READING)
+        claiming = asyncio.create_task(claims.claim({"outbound": 2}))
+        await wait_until(lambda: wire.held)
+        execution = job(client, message_id)["claim"].decode()
+        if fate == "deleted":
+            client.delete(key)
+        elif fate == "without body":
+            client.hdel(key, "body")
+        else:
+            client.zrem(claimed, f"{message_id}:{execution}")
+            client.zadd(claimed, {f"{message_id}:another-1": float("inf")})
+            client.hset(key, "claim", "another-1")
+        wire.release()
+        assert [claim.id for claim in await claiming] == [other]
+        await claims._flusher.drained()
+        if fate == "deleted":
+            assert started(client) == [other]
+            assert not client.exists(key)
+        elif fate == "without body":
+            assert scheduled(client) == [message_id]
+        else:
+            assert job(client, message_id)["claim"] == b"another-1"
+            assert started(client) == sorted([message_id, other])
+        assert job(client, other)["claim"].decode() == execution
 
 
 @pytest.mark.parametrize("served_meanwhile", [True, False])

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.mail.address import (
@@ -14,7 +14,7 @@ from proxy.mail.address import (
     parse_mailboxes,
 )
 from proxy.mail.fields import LONGEST_HEADER, Header, parse, unfolded
-from proxy.mail.lines import canonical_lines, has_long_line
+from proxy.mail.lines import canonical_lines, has_long_line, is_canonical
 from proxy.mail.words import decode_words, encode_mailbox, encode_text, one_line
 
 
@@ -152,6 +152,13 @@ def test_a_folded_value_becomes_one_line():
 def test_a_line_is_long_from_999_octets_on(length, before):
     octets = before + b"x" * length + b"\r\n" + b"y\r\n" * 3
     assert has_long_line(octets) is (length > 998)
+
+
+@given(st.lists(st.sampled_from([*b"\r\n\0\t\x0b\x0c\x1c\x85\xffa"])).map(bytes))
+@example(b"a\r\n" * 9 + b"\r")
+def test_line_ends_are_canonical_where_cr_and_lf_stand_only_together(octets):
+    rest = octets.replace(b"\r\n", b"")
+    assert is_canonical(octets) is (b"\r" not in rest and b"\n" not in rest)
 
 
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\0", b"a", b"\r\n", b"x" * 998])).map(b"".join))

@@ -1,10 +1,14 @@
 """The end of a message's data: found wherever the octets are cut, and never where it is not."""
 
+import tracemalloc
+from unittest.mock import patch
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.listener.content import Content
+from proxy.listener import content as module
+from proxy.listener.content import PIECE, Content
 from tests.support.end_of_data import by_lines, undotted
 
 SMUGGLED = (
@@ -55,6 +59,9 @@ def test_doubled_dots_are_single_again(step: int) -> None:
     content = feed(b"..first\r\n..\r\n...\r\na..b\r\n.x\r\n.\r\n", crlf=True, step=step)
     assert content is not None
     assert content.take() == b".first\r\n.\r\n..\r\na..b\r\nx\r\n"
+    content = feed(b"one.\r\n.two\r\n.\r\n", crlf=True, step=step)
+    assert content is not None
+    assert content.take() == b"one.\r\ntwo\r\n"
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 1000])
@@ -137,16 +144,60 @@ def test_discarded_content_still_ends_where_it_ends(crlf: bool, step: int) -> No
     assert content.size == len(b"line..x" + 2 * end)
 
 
+@pytest.mark.parametrize("step", [1460, 4096, 65_536, 100_000, 256_000])
+def test_a_large_message_is_whole_however_it_is_cut(step: int) -> None:
+    # Two octets more in each line, so that dots and line ends come to stand at all places of a cut.
+    lines = [b".." * (at % 5) + b"x" * (at % 89) + b"\r\n" for at in range(20_000)]
+    octets = b"".join(lines)
+    assert len(octets) > 10 * PIECE
+    content = Content(10**7, crlf=True)
+    for at in range(0, len(octets), step):
+        assert not content.feed(octets[at : at + step])
+        assert content.held == content.size == min(at + step, len(octets))
+    assert content.feed(b".\r\nQUIT\r\n")
+    assert content.rest == b"QUIT\r\n"
+    assert content.size == len(octets)
+    assert content.take() == undotted(octets, crlf=True)
+    assert content.held == 0
+
+
+def test_what_is_discarded_is_held_no_more_however_much_it_was() -> None:
+    tracemalloc.start()
+    try:
+        content = Content(10**7, crlf=True)
+        for _ in range(10):
+            assert not content.feed(b"x" * PIECE)
+        content.discard()
+        assert tracemalloc.get_traced_memory()[0] < PIECE
+    finally:
+        tracemalloc.stop()
+    assert content.held <= 4
+    assert content.size == 10 * PIECE
+    assert content.feed(b"\r\n.\r\n")
+    assert content.size == 10 * PIECE + 2
+
+
+def test_octets_that_come_one_by_one_take_no_more_memory_than_they_are() -> None:
+    tracemalloc.start()
+    try:
+        content = Content(10**7, crlf=True)
+        for _ in range(3 * PIECE):
+            content.feed(b"x")
+        assert tracemalloc.get_traced_memory()[0] < 4 * PIECE
+    finally:
+        tracemalloc.stop()
+
+
 pieces = st.lists(
     st.sampled_from([b"\r\n", b"\n", b"\r", b".", b"..", b"x", b"\0", b"\r\n.\r\n", b"\n.\n", b""]),
     max_size=24,
 )
 
 
-@given(pieces, st.booleans(), st.integers(1, 6), st.booleans())
-@example([b".", b"\r\n", b".", b"\r\n"], False, 1, False)
+@given(pieces, st.booleans(), st.integers(1, 6), st.booleans(), st.sampled_from([1, 5, 9, PIECE]))
+@example([b".", b"\r\n", b".", b"\r\n"], False, 1, False, PIECE)
 def test_the_end_is_where_reading_line_by_line_finds_it(
-    parts: list[bytes], crlf: bool, step: int, discarded: bool
+    parts: list[bytes], crlf: bool, step: int, discarded: bool, piece: int
 ) -> None:
     octets = b"".join(parts)
     wanted = by_lines(octets, crlf)
@@ -154,10 +205,11 @@ def test_the_end_is_where_reading_line_by_line_finds_it(
     if discarded:
         content.discard()
     found = None
-    for at in range(0, len(octets), step):
-        if content.feed(octets[at : at + step]):
-            found = content.rest + octets[at + step :]
-            break
+    with patch.object(module, "PIECE", piece):
+        for at in range(0, len(octets), step):
+            if content.feed(octets[at : at + step]):
+                found = content.rest + octets[at + step :]
+                break
     assert (found is None) == (wanted is None)
     if wanted is not None:
         assert found == wanted[1]

@@ -175,7 +175,7 @@ async def test_a_client_that_reads_no_replies_is_cut_off(place: Place) -> None:
     def stuck() -> bool:
         if dialog.writer.transport.get_write_buffer_size() < 1_000_000:
             dialog.writer.write(b"HELP\r\n" * 10_000)
-        return session._writable is not None
+        return session._deaf
 
     await wait_until(stuck, what="replies cannot be written")
     await place.after(299)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.queue import keys
-from proxy.queue.batch import LARGE_OCTETS, MAX_MESSAGES, Lanes, Waiting, pack_commit
+from proxy.queue.batch import AHEAD_OCTETS, LARGE_OCTETS, MAX_MESSAGES, Lanes, Waiting, pack_commit
 from proxy.queue.job import JobDecodeError, JobEnvelope, RelayJob, decode_envelope, encode_envelope
 from proxy.queue.scripts import load
 
@@ -115,22 +115,51 @@ async def test_a_message_whose_client_went_away_is_left_out():
     assert len(lanes) == 0
 
 
+def _commands(octets: bytes) -> list[list[bytes]]:
+    found = []
+    while octets:
+        line, _, octets = octets.partition(b"\r\n")
+        assert line[:1] == b"*"
+        words = []
+        for _ in range(int(line[1:])):
+            length, _, octets = octets.partition(b"\r\n")
+            words.append(octets[: int(length[1:])])
+            octets = octets[int(length[1:]) + 2 :]
+        found.append(words)
+    return found
+
+
 async def test_a_commit_is_packed_as_redis_counts_it():
-    messages = (_waiting(3, "a", "id1"), _waiting(0, "b", "id2"), _waiting(1, "a", "id3"))
-    octets = b"".join(pack_commit("sha", "fence", "7", 9, messages, "now"))
-    count, rest = int(octets[1 : octets.index(b"\r\n")]), octets[octets.index(b"\r\n") + 2 :]
-    words = []
-    while rest:
-        length, _, rest = rest.partition(b"\r\n")
-        words.append(rest[: int(length[1:])])
-        rest = rest[int(length[1:]) + 2 :]
+    messages = (_waiting(3, "a", "id1"), _waiting(2, "b", "id2"), _waiting(1, "a", "id3"))
+    packed = pack_commit("sha", "fence", "7", 9, messages, "now")
     mail = encode_envelope(JobEnvelope("a", ("b",), 0.0))
-    assert count == len(words)
-    assert words == [
+    words = [
         *(b"EVALSHA", b"sha", b"1", b"fence", b"7", b"9", b"now"),
         *(b"franker-a", b"2", b"id1", mail, b"xxx", b"id3", mail, b"x"),
-        *(b"franker-b", b"1", b"id2", mail, b""),
+        *(b"franker-b", b"1", b"id2", mail, b"xx"),
     ]
+    assert _commands(b"".join(packed.octets)) == [words]
+    assert packed.replies == 1
+
+
+async def test_a_large_body_goes_ahead_of_the_commit_in_one_transaction():
+    messages = (
+        _waiting(AHEAD_OCTETS, "a", "id1"),
+        _waiting(1, "a", "id2"),
+        _waiting(0, "a", "id3"),
+    )
+    packed = pack_commit("sha", "fence", "7", 9, messages, "now")
+    mail = encode_envelope(JobEnvelope("a", ("b",), 0.0))
+    head = [b"EVALSHA", b"sha", b"1", b"fence", b"7", b"9", b"now"]
+    assert _commands(b"".join(packed.octets)) == [
+        [b"MULTI"],
+        [b"HSET", b"franker:new:id1", b"body", b"x" * AHEAD_OCTETS],
+        [b"HSET", b"franker:new:id3", b"body", b""],
+        [*head, b"franker-a", b"3", b"id1", mail, b"", b"id2", mail, b"x", b"id3", mail, b""],
+        [b"DEL", b"franker:new:id1", b"franker:new:id3"],
+        [b"EXEC"],
+    ]
+    assert packed.replies == 6
 
 
 def test_scripts_get_their_names_of_keys_from_one_place():

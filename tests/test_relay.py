@@ -22,8 +22,9 @@ from tests.support.mail_queue import (
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import login_without_api, relay_at_work, sample, settings_for
 from tests.support.waiting import wait_until
-from worker import pauses
+from worker import ledger, pauses
 from worker.claims.scripts import REAP
+from worker.smarthost.connection import Connection
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,32 @@ async def test_a_thousand_messages_arrive_once_each(
         await far_end.until(1000, timeout=60)
         await wait_until(lambda: nothing_left(queue))
     assert far_end.recipients() == sorted(f"r{number}@example.net" for number in range(1000))
+
+
+async def test_the_next_message_is_handed_on_before_the_last_is_accounted_for(
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    submit, step = Connection.submit, ledger.step
+
+    def submitted(*arguments: Any) -> Any:
+        events.append("submitted")
+        return submit(*arguments)
+
+    def accounted(*arguments: Any) -> None:
+        events.append("accounted")
+        step(*arguments)
+
+    monkeypatch.setattr(Connection, "submit", submitted)
+    monkeypatch.setattr(ledger, "step", accounted)
+    for number in range(4):
+        put(queue, mail=envelope(f"r{number}@example.net"))
+    settings = settings_for(far_end, data_dir, postmark={"connections": 1})
+    async with relay_at_work(settings, data_dir):
+        await far_end.until(4)
+        await wait_until(lambda: nothing_left(queue))
+    assert events[:4] == ["submitted", "submitted", "submitted", "accounted"]
+    assert sorted(events) == ["accounted"] * 4 + ["submitted"] * 4
 
 
 async def test_120_recipients_go_as_50_and_50_and_20(

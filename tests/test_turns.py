@@ -9,6 +9,7 @@ from tests.support.far_end import FarEnd
 from tests.support.mail_queue import envelope, put
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import relay_at_work, settings_for
+from tests.support.waiting import wait_until
 
 BACKLOG = 400
 
@@ -42,3 +43,16 @@ async def test_more_streams_than_places_and_the_last_one_gets_its_turn(
         settings = settings_for(far_end, data_dir, streams=streams, postmark={"connections": 1})
         async with relay_at_work(settings, data_dir):
             await far_end.until(1, timeout=60)
+
+
+async def test_room_for_a_stream_that_was_not_asked_for_mail_is_seen(
+    redis_server: RedisServer, data_dir: Path
+) -> None:
+    async with FarEnd() as far_end:
+        token = {"file": str(data_dir / "token")}
+        streams = {name: {"token": token, "id": "outbound"} for name in ("one", "two")}
+        settings = settings_for(far_end, data_dir, streams=streams)
+        async with relay_at_work(settings, data_dir) as relay:
+            await wait_until(lambda: relay.slots())
+            assert relay.network.has_room_beyond(frozenset({"one"}))
+            assert not relay.network.has_room_beyond(frozenset({"one", "two"}))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxy import log
 from proxy.config.model import Settings
@@ -40,6 +40,26 @@ READY_PER_CONNECTION = 4
 
 _STOP_S = 10.0
 _CHANGED = "its stream's settings have changed"
+
+
+class _Trip(NamedTuple):
+    """A transaction under way: a message for some of its recipients on a connection.
+
+    `fresh`: it is the first there. `proof`: see `Gate.proof`, when it began.
+    """
+
+    connection: Connection
+    passage: Passage
+    recipients: tuple[str, ...]
+    fresh: bool
+    proof: str
+
+
+def _was_taken(future: "asyncio.Future[TransactionReplies]") -> bool:
+    if future.cancelled() or future.exception() is not None:
+        return False
+    final = future.result().final
+    return final is not None and final.positive
 
 
 class Channel(InHand):
@@ -210,35 +230,40 @@ class Channel(InHand):
         self._in_flight[claim.id, claim.execution] = passage
         self._landed.clear()
         fresh = self._pool.is_fresh(connection)
-        replies = connection.submit(transaction)
-        replies.add_done_callback(
-            partial(self._finished, connection, passage, recipients, fresh, self.gate.proof)
-        )
+        trip = _Trip(connection, passage, recipients, fresh, self.gate.proof)
+        connection.submit(transaction).add_done_callback(partial(self._finished, trip))
 
-    def _finished(
-        self,
-        connection: Connection,
-        passage: Passage,
-        recipients: tuple[str, ...],
-        fresh: bool,
-        proof: str,
-        future: "asyncio.Future[TransactionReplies]",
-    ) -> None:
-        """Judge a transaction that ended, and go on."""
+    def _finished(self, trip: _Trip, future: "asyncio.Future[TransactionReplies]") -> None:
+        """Go on after a transaction that ended: judge it, and start what can be started now.
+
+        After a 250 the next message goes first. Each one costs a round trip: what is to be done
+        about the last can be done while the next is on its way.
+        """
+        self._pool.ended(trip.connection)
+        conclude = partial(self._conclude, trip, future)
+        if self._ready and _was_taken(future):
+            # Before the refill, so that this settle and that mark go to Redis together.
+            asyncio.get_running_loop().call_soon(conclude)
+            self._refill(trip.connection)
+        else:
+            conclude()
+
+    def _conclude(self, trip: _Trip, future: "asyncio.Future[TransactionReplies]") -> None:
+        """Judge a transaction that ended, and start what can be started because of it."""
+        connection, passage, recipients = trip.connection, trip.passage, trip.recipients
         del self._in_flight[passage.claim.id, passage.claim.execution]
-        self._pool.ended(connection)
         dot_out = recipients  # until it is known better
         try:
             replies = future.result()
             dot_out = recipients if replies.dot_sent else ()
             judgement = judge(replies, recipients)
             ledger.transaction(passage, connection.endpoint, replies, judgement)
-            self._settle(passage, judgement, replies, connection, fresh=fresh, proof=proof)
+            self._settle(trip, judgement, replies)
         except Exception as error:
             self._our_defect(passage, error, self._settings.retry, dot_out)
         if not self._in_flight:
             self._landed.set()
-        if self._refill(connection):
+        if connection.busy or self._refill(connection):
             if self.room():
                 self._roomy()
         else:
@@ -257,79 +282,60 @@ class Channel(InHand):
         self._start(connection, self._ready.popleft())
         return True
 
-    def _settle(
-        self,
-        passage: Passage,
-        judgement: Judgement,
-        replies: TransactionReplies,
-        connection: Connection,
-        *,
-        fresh: bool,
-        proof: str,
-    ) -> None:
+    def _settle(self, trip: _Trip, judgement: Judgement, replies: TransactionReplies) -> None:
+        passage = trip.passage
         if passage.claim.id in self._permits.stopped and not replies.dot_sent:
             self._end(passage, relay.bury(passage, "stopped by hand before it was sent"))
             return
         if self._closing and judgement.unknown and self._policy(passage) != "ask":
             self._give_back(passage, self._closing, dot=tuple(judgement.unknown))
             return
-        cause = self._experience.learn(passage, judgement, replies, connection, proof)
+        cause = self._experience.learn(passage, judgement, replies, trip.connection, trip.proof)
         if cause is Cause.ROUTE:
             self._give_back(passage, judgement.reason)
         elif cause is Cause.UNCLEAR:
             # To the end of the line: the next probe must be another message.
             self._put_off(passage, judgement)
         elif judgement.refusal is not None and judgement.dead:
-            self._experience.refused(
-                passage,
-                judgement.refusal,
-                partial(self._may_die, passage, judgement, connection, fresh),
-            )
+            may_die = partial(self._may_die, trip, judgement)
+            self._experience.refused(passage, judgement.refusal, may_die)
         else:
             if judgement.blame is Blame.CREDENTIALS:
                 deferred = {**judgement.deferred, **judgement.again}
                 judgement = replace(judgement, deferred=deferred, again={})
-            self._advance(passage, judgement, connection, fresh=fresh)
+            self._advance(trip, judgement)
 
-    def _may_die(
-        self,
-        passage: Passage,
-        judgement: Judgement,
-        connection: Connection,
-        fresh: bool,
-        leave: Leave,
-    ) -> None:
+    def _may_die(self, trip: _Trip, judgement: Judgement, leave: Leave) -> None:
         """Go on with a message that was refused as a whole, now that all workers were heard."""
         try:
             match leave:
                 case Leave.DIES:
-                    self._advance(passage, judgement, connection, fresh=fresh)
+                    self._advance(trip, judgement)
                 case Leave.WAITS:
                     self._close_gate(Reason.REFUSING, judgement.reason)
-                    self._put_off(passage, judgement)
+                    self._put_off(trip.passage, judgement)
                 case Leave.LOST:
-                    self._forget(passage)
+                    self._forget(trip.passage)
         except Exception as error:
-            self._our_defect(passage, error, self._settings.retry)
+            self._our_defect(trip.passage, error, self._settings.retry)
         self.feed()
 
     def _put_off(self, passage: Passage, judgement: Judgement) -> None:
         delay = self._settings.retry.first
         self._end(passage, relay.postpone(passage, judgement.reason, delay=delay))
 
-    def _advance(
-        self, passage: Passage, judgement: Judgement, connection: Connection, *, fresh: bool
-    ) -> None:
+    def _advance(self, trip: _Trip, judgement: Judgement) -> None:
+        passage = trip.passage
         step = relay.advance(
             passage,
             judgement,
-            fresh=fresh,
+            fresh=trip.fresh,
             retry=self._settings.retry,
             unknown_outcome=self._policy(passage),
             chance=random.random(),
             ask_in=self._outcomes.first_pause() if judgement.unknown else 0.0,
         )
-        self._end(passage, step, connection)
+        self._end(passage, step, trip.connection)
 
     def _policy(self, passage: Passage) -> UnknownOutcome:
         return self._outcomes.policy(passage.claim.stream)

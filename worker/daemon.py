@@ -119,10 +119,11 @@ class Relay:
             await self._roomy.wait()
             return
         claims = await self._claims.claim(slots)
-        if not claims:
-            await self._claims.wait_for_work(POLL_S)
-            return
-        self._offer(claims)
+        if claims:
+            self._offer(claims)
+            if self.network.has_room_beyond(self._asked):
+                return
+        await self._claims.wait_for_work(POLL_S)
 
     def _offer(self, claims: Sequence[Claim]) -> None:
         by_channel: defaultdict[Channel | None, list[Claim]] = defaultdict(list)

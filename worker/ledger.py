@@ -130,7 +130,7 @@ def step(passage: Passage, outcome: Step, endpoint: Endpoint | None) -> None:
                 seconds=age,
             )
         _last_success(stream).set(now)
-    for reply, recipients in _by_reply(outcome.dead).items():
+    for reply, recipients in _by_reply(outcome.dead).items() if outcome.dead else ():
         log.dead(claim.id, stream=stream, recipients=recipients, reply=reply)
     for reply, recipients in _by_reply(outcome.deferred).items():
         attempts = outcome.settlement.left.attempts if outcome.settlement.left else 0

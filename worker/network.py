@@ -151,6 +151,10 @@ class Network:
                 slots[stream] = part + ((place + self._turn) % count < rest)
         return {stream: count for stream, count in slots.items() if count}
 
+    def has_room_beyond(self, streams: frozenset[str]) -> bool:
+        """Tell whether mail of any other stream could be taken now."""
+        return any(not streams.issuperset(one.streams) and one.room() for one in self.channels)
+
     # -- its life --------------------------------------------------------------------------------
 
     def start(self) -> None:

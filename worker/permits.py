@@ -21,8 +21,11 @@ class Permits:
 
     def ask(self, job_id: str, marked: "asyncio.Future[bool]") -> "asyncio.Future[bool]":
         """Return whether the final dot of a message may be sent, as soon as that is known."""
-        permit: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        marked.add_done_callback(partial(self._decide, job_id, permit))
+        permit: asyncio.Future[bool] = marked.get_loop().create_future()
+        if marked.done():
+            self._decide(job_id, permit, marked)
+        else:
+            marked.add_done_callback(partial(self._decide, job_id, permit))
         return permit
 
     def _decide(

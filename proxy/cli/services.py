@@ -170,6 +170,7 @@ def _serve(process: str, settings: "Settings", service: Coroutine[Any, Any, None
     """
     import uvloop
 
+    from proxy.cli.memory import keep_freed_memory
     from proxy.config import ConfigError
     from proxy.log.watchdog import watched
 
@@ -177,6 +178,7 @@ def _serve(process: str, settings: "Settings", service: Coroutine[Any, Any, None
         async with watched():
             await service
 
+    keep_freed_memory()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run())

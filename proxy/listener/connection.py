@@ -1,17 +1,14 @@
 """One connection: octets in and out, time-outs, and an end that loses nothing.
 
-aiosmtpd's protocol with its hot spots replaced (each is named where it is). What it does not do,
-and we need: replies of one batch of pipelined commands leave together; a client that is too slow
-hears 421; a client that goes away never cancels what is being done with its mail; one that has
-only closed its sending side is answered.
+Replies of one batch of pipelined commands leave together; a client that is too slow hears 421; a
+client that goes away never cancels what is being done with its mail; one that has only closed its
+sending side is answered.
 """
 
 import asyncio
-import logging
 import socket
-from typing import cast
-
-from aiosmtpd.smtp import SMTP
+from collections.abc import Coroutine
+from typing import Any, cast
 
 from proxy import log
 from proxy.listener import replies
@@ -29,58 +26,42 @@ LINGER_S = 2.0
 
 NEVER = float("inf")
 
-# What it says at WARNING is what clients do; what matters of that is logged here.
-logging.getLogger("mail.log").setLevel(logging.ERROR)
 
-
-class ClientGoneError(Exception):
-    """The client closed its connection, or was cut off: nobody is there to answer."""
-
-
-class SmtpConnection(SMTP):
+class SmtpConnection(asyncio.Protocol):
     """One client's connection. Subclasses know what to say on it."""
 
-    # With all of them in its dict, a session would be beyond what CPython keeps quick (30 names).
     __slots__ = (
         "_closing",
         "_content",
         "_content_answered",
         "_content_began",
-        "_content_ended",
         "_counted",
-        "_idle",
+        "_deaf",
+        "_ended",
         "_linger",
         "_lingering",
         "_out",
         "_reader",
-        "_writable",
+        "_rests",
+        "_work",
         "address",
         "crlf",
         "deadline",
         "door",
-        "envelope",
         "in_tls",
         "loop",
         "office",
         "port",
-        "session",
         "transaction_until",
         "transport",
     )
 
     def __init__(self, door: Door, loop: asyncio.AbstractEventLoop) -> None:
-        # SMTP.__init__ is left out: it searches class and handler by reflection (100 µs for each
-        # connection), asks DNS for the host's name, and empties a dict that all sessions share.
-        # What is inherited and used (AUTH's dialogs) needs no more than is set here.
         self.loop = loop
-        self._reader: Reader = Reader(limit=LINE_LIMIT, loop=loop)
-        # No callback: bound methods in a protocol make cycles that only the collector can free.
-        asyncio.StreamReaderProtocol.__init__(self, self._reader, None, loop)
         self.door = door
         self.office = door.office
         self.transport: asyncio.Transport | None = None
-        self.session = None
-        self.envelope = None
+        self._reader = Reader(LINE_LIMIT)
         self.crlf = False  # ever sent by the client
         self.in_tls = False
         self.deadline = NEVER
@@ -88,24 +69,25 @@ class SmtpConnection(SMTP):
         self.address = ""  # of the client, "unix" for one that has none
         self.port = 0
         self._out: list[bytes] = []
-        self._writable: asyncio.Future[None] | None = None  # there while the client does not read
-        self._idle = False
+        self._deaf = False  # the client does not read
+        self._rests = False  # as far as the crowd knows
+        self._work: asyncio.Task[None] | None = None  # what is waited for before the next line
+        self._ended: asyncio.Future[None] = loop.create_future()
         self._closing = False  # nothing is obeyed any more
         self._linger = True  # not once the client has said goodbye
         self._lingering = False  # our side is closed, the client's not yet
         self._content: Content | None = None
         self._content_began = 0.0
         self._content_answered = False
-        self._content_ended: asyncio.Future[None] | None = None
         self._counted = 0  # octets of office.memory that are ours
 
     # The connection's life
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the client in, or tell it why not."""
-        asyncio.StreamReaderProtocol.connection_made(self, transport)
         # uvloop's are not of asyncio's class.
         self.transport = cast(asyncio.Transport, transport)
+        self._reader.set_transport(self.transport)
         office = self.office
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
@@ -122,13 +104,14 @@ class SmtpConnection(SMTP):
             self._turn_away(answer)
         else:
             office.sessions.add(self)
+            office.tasks.add(self._ended)
             self.touch()
-            task = self.loop.create_task(self._handle_client())
-            office.tasks.add(task)
-            task.add_done_callback(office.tasks.discard)
+            self.say(self.door.greeting)
+            self.go_on()
 
     def _turn_away(self, answer: bytes) -> None:
         assert self.transport is not None
+        self._closing = True
         self.transport.write(answer)
         self.transport.close()
 
@@ -147,9 +130,8 @@ class SmtpConnection(SMTP):
         here = plain_address(server[0]), server[1]
         return local_uid((self.address, self.port), here, only_if_cheap=only_if_cheap)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """Let what waits for the client know; what works for it goes on (aiosmtpd cancels it)."""
-        asyncio.StreamReaderProtocol.connection_lost(self, error)
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Let what waits for the client know; what works for it goes on."""
         self.lost()
 
     def lost(self) -> None:
@@ -157,36 +139,69 @@ class SmtpConnection(SMTP):
         self.office.sessions.discard(self)
         self.office.crowd.leave(self)
         self._closing = True
-        self._content_lost()
-        self.resume_writing()
+        self._let_go()
 
     def pause_writing(self) -> None:
-        """Hold replies back: the client does not read them."""
-        self._writable = self.loop.create_future()
+        """Obey nothing more: the client does not read the replies."""
+        self._deaf = True
 
     def resume_writing(self) -> None:
-        """Let replies go on."""
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+        """Let commands and replies go on."""
+        self._deaf = False
+        self.go_on()
 
     def eof_received(self) -> bool:
-        """Go on answering a client that has only closed its sending side (aiosmtpd cancels)."""
+        """Go on answering a client that has only closed its sending side."""
         if self._lingering:
             return False
         self._linger = False
         self._reader.feed_eof()
         self._content_lost()
+        self.go_on()
         return not self.in_tls
 
     def data_received(self, data: bytes) -> None:
         """Take octets: lines for the commands, or a message's content."""
         if self._closing:
-            pass
-        elif self._content is None:
+            return
+        if self._content is None:
             self._reader.feed_data(data)
         else:
             self._content_received(data)
+        self.go_on()
+
+    # What is done with it
+
+    def go_on(self) -> None:
+        """Obey what has come, until it is used up or something has to be waited for."""
+        raise NotImplementedError
+
+    def defect(self, error: Exception) -> bytes:
+        """Note an error of our own, and return what the client is told."""
+        raise NotImplementedError
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have `work` done, whatever becomes of the client; until then no line is obeyed."""
+        self._work = self.loop.create_task(self._do(work))
+        self.office.tasks.add(self._work)
+
+    async def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            self.say(self.defect(error))
+        finally:
+            assert self._work is not None
+            self.office.tasks.discard(self._work)
+            self._work = None
+        self.go_on()
+
+    @property
+    def _waits(self) -> bool:
+        """Whether no line can be obeyed now."""
+        return self._closing or self._work is not None or self._content is not None or self._deaf
+
+    # Its end
 
     def touch(self) -> None:
         """Give the client its time anew, but for what it has for the whole of a mail."""
@@ -206,7 +221,7 @@ class SmtpConnection(SMTP):
 
     def ask_to_end(self) -> None:
         """End the session as soon as it has no mail in hand; at once when it is waiting for one."""
-        if self._idle and not self.in_transaction and not self._closing:
+        if not self._waits and not self.in_transaction:
             self.say(replies.STOPPING)
             self.end()
 
@@ -232,6 +247,13 @@ class SmtpConnection(SMTP):
         """
         self._closing = True
         self._write()
+        if self._rests:
+            self._rests = False
+            self.office.crowd.works(self)
+        self._close()
+        self._let_go()
+
+    def _close(self) -> None:
         if self.transport is None or self._lingering or self.transport.is_closing():
             return
         if not self._linger or self.in_tls:
@@ -245,8 +267,14 @@ class SmtpConnection(SMTP):
             self.transport.abort()
             return
         self.deadline = self.office.clock() + LINGER_S
+
+    def _let_go(self) -> None:
+        """Wait for nothing more of the client."""
         self._reader.feed_eof()
         self._content_lost()
+        if self._work is None and not self._ended.done():
+            self._ended.set_result(None)
+            self.office.tasks.discard(self._ended)
 
     @property
     def in_transaction(self) -> bool:
@@ -259,9 +287,9 @@ class SmtpConnection(SMTP):
 
     def _tls_began(self, transport: asyncio.Transport) -> None:
         """Go on over `transport`, the encrypted one."""
-        self.transport = self._transport = transport
-        self._reader.change_transport(transport)
-        self._over_ssl = self.in_tls = True
+        self.transport = transport
+        self._reader.set_transport(transport)
+        self.in_tls = True
 
     @property
     def connection(self) -> socket.socket:
@@ -276,20 +304,6 @@ class SmtpConnection(SMTP):
         """Say `answer`, a whole reply, before anything more is waited for."""
         self._out.append(answer)
 
-    async def push(self, status: bytes | str) -> None:
-        """Say `status`, without its CRLF: what aiosmtpd's own dialogs (AUTH) do."""
-        if isinstance(status, str):
-            status = status.encode("ascii", "backslashreplace")
-        self.say(status + b"\r\n")
-        if not self._reader.has_line:
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Write all replies; wait only when the client does not read them."""
-        self._write()
-        if self._writable is not None:
-            await self._writable
-
     def _write(self) -> None:
         if self._out:
             if (
@@ -303,46 +317,36 @@ class SmtpConnection(SMTP):
 
     # Content
 
-    async def receive_content(self) -> Content:
-        """Return what comes until the end of data. Its octets are counted in `office.memory`.
+    def receive_content(self) -> None:
+        """Take what comes until the end of data; then `content_came` is begun.
 
-        Raises:
-            ClientGoneError: before the end came.
+        Its octets are counted in `office.memory`. Of a client that is lost before, nothing is left.
         """
-        reader = self._reader
-        await self.flush()
-        # A client that did not wait for our 354: all of it is here, so this does not wait either.
-        early = reader.take_all()
-        content = self._content = Content(self.office.limits.message_size, crlf=self.crlf)
-        ended = self._content_ended = self.loop.create_future()
+        self._content = Content(self.office.limits.message_size, crlf=self.crlf)
         self._content_began = self.office.clock()
         self._content_answered = False
-        try:
-            if early:
-                self._content_received(early)
-            if not ended.done():
-                if self._closing or reader.at_eof():
-                    raise ClientGoneError
-                await ended
-        finally:
-            self._content = self._content_ended = None
-            self.crlf = content.crlf
-        return content
+        # A client that did not wait for our 354: all of it may be here.
+        early = self._reader.take_all()
+        if early:
+            self._content_received(early)
+        if self._reader.ended:
+            self._content_lost()
+
+    def content_came(self, content: Content) -> Coroutine[Any, Any, None]:
+        """Have a message that has come whole, or was too much, judged and answered."""
+        raise NotImplementedError
 
     def _content_received(self, data: bytes) -> None:
-        content, ended = self._content, self._content_ended
+        content = self._content
         assert content is not None
-        assert ended is not None
         if content.whole and not self._count_at_least(content.held + len(data)):
             content.discard()
         if content.feed(data):
             self._content = None
-            # Before anything else arrives. Nobody reads now, and after an end of file the
-            # reader's own method would not take it.
+            self.crlf = content.crlf
             self._reader.put_back(content.rest)
             content.rest = b""
-            if not ended.done():
-                ended.set_result(None)
+            self.begin(self.content_came(content))
         elif not self._content_answered:
             limits = self.office.limits
             now = self.office.clock()
@@ -359,8 +363,9 @@ class SmtpConnection(SMTP):
                     self._write()
 
     def _content_lost(self) -> None:
-        if self._content_ended is not None and not self._content_ended.done():
-            self._content_ended.set_exception(ClientGoneError())
+        if self._content is not None:
+            self._content = None
+            self._count(0)
 
     def _count_at_least(self, octets: int) -> bool:
         """Count `octets` as ours in `office.memory`, or what was counted if that is more."""

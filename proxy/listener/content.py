@@ -3,6 +3,11 @@
 Pure: no I/O, no clock. RFC 5321 §4.5.2 (transparency), §4.1.1.4 (end of data).
 """
 
+PIECE = 65_536
+"""From so many octets on what came is set aside: one block of 5 MB would be copied as it grows."""
+
+_KEPT_BACK = 4  # octets of an end that is cut in two
+
 
 class Content:
     """The octets of one message on their way in.
@@ -16,24 +21,36 @@ class Content:
     up what is held and holds nothing more, so that the rest of a refused message costs nothing.
     """
 
-    __slots__ = ("_begun", "_drop", "_held", "_lost", "_scanned", "crlf", "limit", "rest", "size")
+    __slots__ = (
+        "_aside",
+        "_before",
+        "_begun",
+        "_drop",
+        "_held",
+        "_scanned",
+        "crlf",
+        "limit",
+        "rest",
+        "size",
+    )
 
     def __init__(self, limit: int, *, crlf: bool) -> None:
         self.limit = limit
         self.crlf = crlf
         self.size = 0  # octets that came so far, the end not counted once it was found
         self.rest = b""  # what came after the end: the next commands
+        self._aside: list[bytearray] = []  # what came before `_held`, unless it was let go
+        self._before = 0  # octets that came before `_held`
         self._held = bytearray()
         # The line end before the first octet: that of the DATA command.
         self._begun = b".\r\n" if crlf else b".\n"
-        self._lost = 0  # octets in front of `_held` that were let go
         self._scanned = 0  # where in `_held` the search for the end goes on
         self._drop = False
 
     @property
     def held(self) -> int:
         """Octets in memory now."""
-        return len(self._held)
+        return len(self._held) + (0 if self._drop else self._before)
 
     @property
     def whole(self) -> bool:
@@ -43,7 +60,8 @@ class Content:
     def discard(self) -> None:
         """Let go of what is held, and hold nothing of what still comes."""
         self._drop = True
-        self._shed()
+        self._aside.clear()
+        self._set_aside()
 
     def feed(self, octets: bytes) -> bool:
         """Take the next octets; return True when the end is among them, and `rest` is set."""
@@ -55,34 +73,40 @@ class Content:
             after = end + (3 if self.crlf else 2)
             self.rest = bytes(held[after:])
             del held[end:]
-            self.size = self._lost + end
+            self.size = self._before + end
             if self.size > self.limit:
                 self.discard()
             return True
-        self.size = self._lost + len(held)
-        if self._drop:
-            self._shed()
-        elif self.size > self.limit + 3:  # the end itself may still be in there
+        self.size = self._before + len(held)
+        if not self._drop and self.size > self.limit + 3:  # the end itself may still be in there
             self.discard()
+        elif self._drop or len(held) >= PIECE:
+            self._set_aside()
         return False
 
     def take(self) -> bytes:
         """Return the message without the dots of transparency; afterwards nothing is held."""
-        content = bytes(self._held)
+        content = b"".join((*self._aside, self._held))
+        self._aside.clear()
+        self._before = 0
         self._held = bytearray()
         if content.startswith(b"."):
             content = content[1:]
-        if self.crlf:
-            # A line that a bare LF begins was not known as a line to whoever doubled the dots.
-            return content.replace(b"\r\n.", b"\r\n")
-        return content.replace(b"\n.", b"\n")
+        # A line that a bare LF begins was not known as a line to whoever doubled the dots.
+        line_end = b"\r\n" if self.crlf else b"\n"
+        # To find the last dot is cheap, and in base64 it is that of the header.
+        if content.find(line_end + b".", 0, content.rfind(b".") + 1) < 0:
+            return content
+        return content.replace(line_end + b".", line_end)
 
     def _crlf_end(self) -> int:
         held = self._held
         if self._at_begin():
             return 0
-        found = held.find(b"\r\n.\r\n", self._scanned)
-        self._scanned = max(self._scanned, len(held) - 4)
+        found = held.find(b".", self._scanned)  # cheap, and base64 has none
+        if found >= 0:
+            found = held.find(b"\r\n.\r\n", self._scanned)
+        self._scanned = max(self._scanned, len(held) - _KEPT_BACK)
         return found + 2 if found >= 0 else -1
 
     def _any_end(self) -> int:
@@ -102,12 +126,16 @@ class Content:
         return self._crlf_end()
 
     def _at_begin(self) -> bool:
-        return not self._lost and self._held.startswith(self._begun)
+        return not self._before and self._held.startswith(self._begun)
 
-    def _shed(self) -> None:
-        # Four octets stay, for an end that is cut in two.
-        surplus = len(self._held) - 4
+    def _set_aside(self) -> None:
+        """Begin a new block with the last octets, and keep or drop the one that is here."""
+        held = self._held
+        surplus = len(held) - _KEPT_BACK
         if surplus > 0:
-            del self._held[:surplus]
-            self._lost += surplus
+            self._held = held[surplus:]
+            if not self._drop:
+                del held[surplus:]
+                self._aside.append(held)
+            self._before += surplus
             self._scanned = max(0, self._scanned - surplus)

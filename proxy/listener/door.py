@@ -47,7 +47,8 @@ class Office:
         self.clock = clock
         self.memory = Memory(limits.memory)
         self.sessions: set[Guest] = set()
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Future[None]] = set()
+        """What has to come to its end before we do: dialogs, and what is being done for them."""
         self.crowd = Crowd()
         self.crowding = Rarely()
         self.stopping = False

@@ -5,14 +5,14 @@ configured for it.
 """
 
 import asyncio
+import ssl
+from collections.abc import Coroutine
 from typing import Any
-
-from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword, Session
 
 from proxy import log
 from proxy.listener import replies
-from proxy.listener.connection import ClientGoneError
 from proxy.listener.door import Door
+from proxy.listener.login import Login
 from proxy.listener.peer import user_name
 from proxy.listener.protocol import SmtpProtocol
 from proxy.mail.envelope import Client
@@ -57,12 +57,12 @@ class IdentifiedProtocol(SmtpProtocol):
             )
         return self._client
 
-    async def smtp_HELO(self, hostname: str) -> None:
+    def smtp_HELO(self, hostname: str) -> None:
         """Begin a session without extensions."""
         self._greeted(hostname, extended=False)
         self.say(self.door.helo)
 
-    async def smtp_EHLO(self, hostname: str) -> None:
+    def smtp_EHLO(self, hostname: str) -> None:
         """Begin a session with extensions, in one reply."""
         self._greeted(hostname, extended=True)
         self.say(self.door.ehlo_in_tls if self.in_tls else self.door.ehlo)
@@ -73,27 +73,30 @@ class IdentifiedProtocol(SmtpProtocol):
         self._client = None
         self.reset_transaction()
 
-    async def smtp_STARTTLS(self, arg: str | None) -> None:
+    def smtp_STARTTLS(self, arg: str) -> Coroutine[Any, Any, None] | None:
         """Encrypt the session; all that was said before is forgotten (RFC 3207 §4.2)."""
         if self.door.tls is None or self.in_tls:
             self.fault(replies.TLS_ALREADY if self.in_tls else replies.NO_TLS)
-            return
+            return None
         if arg:
             self.fault(replies.NO_ARGUMENT)
-            return
+            return None
         if self._reader.pending:
             # Commands from before the encryption must not count as said within it.
             self.say(replies.TLS_CROWDED)
             self._closing = True
-            return
+            return None
         self.say(replies.TLS_READY)
         self._write()
+        return self._start_tls(self.door.tls)
+
+    async def _start_tls(self, tls: ssl.SSLContext) -> None:
         assert self.transport is not None
         try:
             transport = await self.loop.start_tls(
                 self.transport,
                 self,
-                self.door.tls,
+                tls,
                 server_side=True,
                 ssl_handshake_timeout=self.office.limits.handshake,
             )
@@ -102,45 +105,27 @@ class IdentifiedProtocol(SmtpProtocol):
             log.refused(self.address, reason="tls", reply=f"TLS handshake failed: {error}")
             self.transport.abort()
             self.lost()  # which asyncio does not tell a protocol without a handshake
-            raise ClientGoneError from error
+            return
         if transport is None:
             self.lost()
-            raise ClientGoneError
+            return
         self._tls_began(transport)
         self._greeted("", extended=False)
         self._login = ""
 
-    async def smtp_AUTH(self, arg: str | None) -> None:
+    def smtp_AUTH(self, arg: str) -> Coroutine[Any, Any, None] | None:
         """Take any login, where one is insisted on; the password is not looked at nor kept."""
+        words = arg.split()
         wrong = self._judge_auth()
-        words = (arg or "").split()
         if wrong is None and len(words) not in (1, 2):
             wrong = replies.AUTH_SYNTAX
+        mechanism = words[0].upper() if words else ""
+        if wrong is None and mechanism not in ("PLAIN", "LOGIN"):
+            wrong = replies.AUTH_UNKNOWN
         if wrong is not None:
             self.fault(wrong)
-            return
-        mechanism = words[0].upper()
-        self.office.crowd.rests(self)
-        self.session, self.envelope = Session(self.loop), Envelope()
-        try:
-            if mechanism == "PLAIN":
-                result = await self.auth_PLAIN(self, words)
-            elif mechanism == "LOGIN":
-                result = await self.auth_LOGIN(self, words)
-            else:
-                self.fault(replies.AUTH_UNKNOWN)
-                return
-        except ValueError:  # a line without end
-            self.fault(replies.LONG_LINE)
-            return
-        finally:
-            self.office.crowd.works(self)
-            self.session = self.envelope = None
-            self.crlf = self.crlf or self._reader.crlf
-        if result.success and isinstance(result.auth_data, LoginPassword):
-            self._login = printable(result.auth_data.login.decode("utf-8", "replace")) or "?"
-            self._client = None
-            self.say(replies.AUTH_OK)
+            return None
+        return self._log_in(mechanism, words)
 
     def _judge_auth(self) -> bytes | None:
         if not self.door.auth:
@@ -149,7 +134,22 @@ class IdentifiedProtocol(SmtpProtocol):
             return replies.AUTH_ALREADY
         return replies.AUTH_LATE if self.in_transaction else None
 
-    def _authenticate(self, mechanism: str, auth_data: Any) -> AuthResult:
-        """Accept what aiosmtpd's dialog found."""
-        assert isinstance(auth_data, LoginPassword), mechanism
-        return AuthResult(success=True, auth_data=auth_data)
+    async def _log_in(self, mechanism: str, words: list[str]) -> None:
+        self.office.crowd.rests(self)
+        try:
+            login = await Login(self.loop, self._reader, self._challenge).converse(mechanism, words)
+        except ValueError:
+            self.fault(replies.LONG_LINE)
+            return
+        finally:
+            self.office.crowd.works(self)
+            self.crlf = self.crlf or self._reader.crlf
+        if login is not None:
+            self._login = printable(login.decode("utf-8", "replace")) or "?"
+            self._client = None
+            self.say(replies.AUTH_OK)
+
+    def _challenge(self, answer: bytes) -> None:
+        self.say(answer)
+        if not self._reader.has_line:
+            self._write()

@@ -1,28 +1,44 @@
-"""The octets between the socket and the commands.
-
-The one place that looks into `asyncio.StreamReader`: aiosmtpd, whose dialogs read from it, does so
-too. Its fields have been the same from Python 3.8 on; tests/test_listener_aiosmtpd.py sees when
-they change.
-"""
+"""The octets between the socket and the commands."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 
-class Reader(asyncio.StreamReader):
-    """A stream reader that can tell what it has, and take octets back."""
+class Reader:
+    """What a client has sent and nobody has taken yet.
 
-    crlf = False
-    """Whether a line that aiosmtpd's dialogs (AUTH) have read ended in CRLF."""
+    Beyond twice `limit` octets the client is held back, until there are no more than `limit`.
+    """
 
-    _buffer: bytearray
-    _eof: bool
-    _exception: Exception | None
-    _paused: bool
-    _transport: asyncio.Transport | None
-    # What the type stubs leave out.
-    _maybe_resume_transport: Callable[[], None]
-    _wait_for_data: Callable[[str], Awaitable[None]]
+    __slots__ = ("_buffer", "_limit", "_paused", "_transport", "_waiting", "crlf", "ended")
+
+    def __init__(self, limit: int) -> None:
+        self.ended = False
+        """Whether nothing more will come."""
+        self.crlf = False
+        """Whether a line that `readline` returned ended in CRLF."""
+        self._limit = limit
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    def set_transport(self, transport: asyncio.Transport) -> None:
+        """Hold back what comes over `transport`, from now on."""
+        self._transport = transport
+
+    def feed_data(self, octets: bytes) -> None:
+        """Add what has come."""
+        self._buffer += octets
+        if len(self._buffer) > 2 * self._limit and not self._paused:
+            assert self._transport is not None
+            self._transport.pause_reading()
+            self._paused = True
+        self._wake()
+
+    def feed_eof(self) -> None:
+        """Note that nothing more will come."""
+        self.ended = True
+        self._wake()
 
     @property
     def pending(self) -> bool:
@@ -44,6 +60,39 @@ class Reader(asyncio.StreamReader):
         """Take all that is here."""
         return self._take(len(self._buffer)) if self._buffer else b""
 
+    def keep_last(self, count: int) -> int:
+        """Throw away all that is here but the last `count` octets; return how many those were."""
+        surplus = len(self._buffer) - count
+        if surplus <= 0:
+            return 0
+        del self._buffer[:surplus]
+        self._resume()  # room or not: a line's end is needed
+        return surplus
+
+    def put_back(self, octets: bytes) -> None:
+        """Let `octets` be what is read next, while nobody waits and nothing is here."""
+        self._buffer += octets
+
+    async def readline(self) -> bytes:
+        """Return the next line, noting how it ends; what is left of one at the end.
+
+        Raises:
+            ValueError: it has more octets than the limit. All of it is taken.
+        """
+        while (line := self.take_line()) is None:
+            if self.ended:
+                return self.take_all()
+            self.keep_last(self._limit + 1)
+            self._waiting = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+        if len(line) > self._limit:
+            raise ValueError("a line is too long")
+        self.crlf = self.crlf or line.endswith(b"\r\n")
+        return line
+
     def _take(self, count: int) -> bytes:
         buffer = self._buffer
         if count == len(buffer):
@@ -52,41 +101,16 @@ class Reader(asyncio.StreamReader):
         else:
             taken = bytes(buffer[:count])
             del buffer[:count]
-        if self._paused:
-            self._maybe_resume_transport()
+        if self._paused and len(buffer) <= self._limit:
+            self._resume()
         return taken
 
-    def keep_last(self, count: int) -> int:
-        """Throw away all that is here but the last `count` octets; return how many those were."""
-        surplus = len(self._buffer) - count
-        if surplus <= 0:
-            return 0
-        del self._buffer[:surplus]
-        return surplus
+    def _resume(self) -> None:
+        if self._paused:
+            assert self._transport is not None
+            self._paused = False
+            self._transport.resume_reading()
 
-    async def more(self) -> bool:
-        """Wait until more octets come; False when there will be none.
-
-        Raises:
-            OSError: the connection broke.
-        """
-        if self._exception is not None:
-            raise self._exception
-        if self._eof:
-            return False
-        await self._wait_for_data("more")
-        return True
-
-    async def readline(self) -> bytes:
-        """Return the next line, noting how it ends."""
-        line = await super().readline()
-        self.crlf = self.crlf or line.endswith(b"\r\n")
-        return line
-
-    def put_back(self, octets: bytes) -> None:
-        """Let `octets` be what is read next, while nobody waits and nothing is here."""
-        self._buffer += octets
-
-    def change_transport(self, transport: asyncio.Transport) -> None:
-        """Go on reading from `transport` (STARTTLS)."""
-        self._transport = transport
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)

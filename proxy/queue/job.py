@@ -160,7 +160,8 @@ _TYPES: dict[Any, Callable[[Any], bool]] = {
         type(value) is dict and all(type(one) is str for one in value.values())
     ),
 }
-_FITS = {one.name: _TYPES[one.type] for one in fields(JobEnvelope)}
+_LONG = {_SHORT[one.name]: (one.name, _TYPES[one.type]) for one in fields(JobEnvelope)}
+_from_json = json.JSONDecoder().decode
 
 
 def decode_envelope(octets: bytes) -> JobEnvelope:
@@ -170,14 +171,17 @@ def decode_envelope(octets: bytes) -> JobEnvelope:
         JobDecodeError: the octets are no envelope of this version.
     """
     try:
-        short = json.loads(octets)
+        short = _from_json(octets.decode("utf-8", "surrogatepass"))
         if short["v"] != VERSION:
             raise JobDecodeError(f"envelope version {short['v']!r}, this program reads {VERSION}")
-        values = {name: short[key] for name, key in _SHORT.items() if key in short}
-        for name, value in values.items():
-            # What is of another type would do its harm far from here.
-            if not _FITS[name](value):
-                raise JobDecodeError(f"unreadable envelope: {_SHORT[name]!r} makes no sense")
+        values = {}
+        for key, value in short.items():
+            if key in _LONG:
+                name, fits = _LONG[key]
+                # What is of another type would do its harm far from here.
+                if not fits(value):
+                    raise JobDecodeError(f"unreadable envelope: {key!r} makes no sense")
+                values[name] = value
         values["recipients"] = tuple(values["recipients"])
         values["settled"] = tuple(values.get("settled", ()))
         values["added"] = tuple(values.get("added", ()))

@@ -26,6 +26,11 @@ def job_key(job_id: str) -> str:
     return f"rq:job:{job_id}"
 
 
+def new_key(job_id: str) -> str:
+    """Return the hash with the body of a job that is being kept: there within one transaction."""
+    return f"franker:new:{job_id}"
+
+
 def started_key(stream: str) -> str:
     """Return the sorted set of claims, members "<job id>:<execution>", score +inf."""
     return f"rq:wip:{QUEUE_PREFIX}{stream}"

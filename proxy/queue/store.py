@@ -1,19 +1,15 @@
-"""One connection to Redis for the group commit: packed commands out, replies in, nothing repeated.
+"""One connection to Redis for the group commit: nothing is repeated on it."""
 
-It uses the client library's connection (TLS, login, Sentinel, protocol) without its client, whose
-work for each command would cost more than the commit itself.
-"""
-
-import math
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from proxy.queue.durability import SETTINGS, parse_info
 from proxy.queue.scripts import Script
+from proxy.queue.wire import Packed, Wire, pack
 
 
 class StoreConnection:
@@ -24,40 +20,29 @@ class StoreConnection:
     """
 
     def __init__(self, redis: redis.asyncio.Redis) -> None:
-        self._pool = redis.connection_pool
-        self._connection: AbstractConnection | None = None
+        self._wire = Wire(redis)
 
     async def open(self, scripts: Sequence[Script]) -> None:
         """Connect and let the server know `scripts`."""
-        connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # the library lacks the annotation
-        self._connection = connection
+        await self._wire.open()
         for script in scripts:
             await self.command("SCRIPT", "LOAD", script.text)
 
-    async def call(self, packed: Sequence[bytes]) -> Any:
-        """Send one command, packed for the wire, and return its reply."""
-        assert self._connection is not None, "not open"
-        await self._connection.send_packed_command(packed, check_health=False)
-        return await self._connection.read_response(timeout=math.inf)
+    async def call(self, packed: Packed) -> Any:
+        """Send a script's call and return what it said."""
+        return packed.said(await self._wire.call(packed.octets, packed.replies))
 
     async def call_replicated(
-        self, packed: Sequence[bytes], replicas: int, within: float
+        self, packed: Packed, replicas: int, within: float
     ) -> tuple[Any, bool]:
-        """Send one command, packed; return its reply and whether so many replicas have it, too.
+        """Send a script's call; return what it said and whether so many replicas have it, too.
 
         They are given `within` seconds.
         """
-        assert self._connection is not None, "not open"
-        wait = self._connection.pack_command("WAIT", replicas, int(within * 1000))
-        await self._connection.send_packed_command([*packed, *wait], check_health=False)
-        try:
-            reply = await self._connection.read_response(
-                timeout=math.inf, disconnect_on_error=False
-            )
-        except ResponseError:
-            await self._connection.read_response(timeout=math.inf)
-            raise
-        return reply, await self._connection.read_response(timeout=math.inf) >= replicas
+        reply = self._wire.call(packed.octets, packed.replies)
+        copies = self._wire.call(pack("WAIT", replicas, int(within * 1000)))
+        await asyncio.wait((reply, copies))
+        return packed.said(reply.result()), copies.result() >= replicas
 
     async def replicated(self, replicas: int, within: float) -> bool:
         """Return whether so many replicas have all that was written, within so many seconds."""
@@ -68,8 +53,7 @@ class StoreConnection:
 
     async def command(self, *words: str) -> Any:
         """Send `words` as one command and return its reply."""
-        assert self._connection is not None, "not open"
-        return await self.call(self._connection.pack_command(*words))
+        return await self._wire.call(pack(*words))
 
     async def script(self, script: Script, keys: Sequence[str], *arguments: str) -> Any:
         """Run a script that `open` loaded."""
@@ -95,7 +79,4 @@ class StoreConnection:
 
     async def close(self) -> None:
         """Give the connection up at once, whatever is under way on it."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            await connection.disconnect(nowait=True)
-            await self._pool.release(connection)
+        await self._wire.close()

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from proxy.listener.door import Door, Office
 from proxy.listener.intake import Intake
@@ -81,10 +81,13 @@ class Desk(Intake):
 
 
 class Session(SmtpSession):
-    """A session whose defects are raised, not told to the client."""
+    """A session whose defects are kept, to be raised."""
 
-    async def handle_exception(self, error: Exception) -> str:
-        raise AssertionError("a defect of ours") from error
+    defects: ClassVar[list[Exception]] = []
+
+    def defect(self, error: Exception) -> bytes:
+        self.defects.append(error)
+        return super().defect(error)
 
 
 async def _turns(count: int) -> None:
@@ -108,14 +111,11 @@ async def play(octets: bytes, step: int) -> tuple[bytes, list[RelayJob], list[by
         await _turns(1)
     if not wire.is_closing():
         session.eof_received()
-    tasks = list(office.tasks)
-    if tasks:
-        done, pending = await asyncio.wait(tasks, timeout=5)
-        assert not pending, "the session does not end"
-        for task in done:
-            error = task.exception()
-            if error is not None:
-                raise error
+    while tasks := list(office.tasks):
+        done, _ = await asyncio.wait(tasks, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert done, "the session does not end"
+    if session.defects:
+        raise AssertionError("a defect of ours") from session.defects.pop()
     wire.close()
     await _turns(2)
     assert not office.sessions

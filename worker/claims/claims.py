@@ -8,8 +8,9 @@ call that lay in a socket meanwhile, changes nothing twice.
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -22,11 +23,12 @@ from proxy.queue.expiry import read_clocks, renewed
 from proxy.queue.job import JobDecodeError, JobEnvelope, decode_envelope, rq_date
 from worker.board import Board
 from worker.claim import Claim, Leave, Settlement
+from worker.claims.bodies import read_bodies
 from worker.claims.commands import Commands
 from worker.claims.flushing import Flusher
 from worker.claims.identity import Registration, new_registration
 from worker.claims.keeping import Keeping
-from worker.claims.link import Link, Weather
+from worker.claims.link import Line, Link, Weather
 from worker.claims.process import identity
 from worker.claims.pulse import Facts, Pulse
 from worker.claims.scripts import CLAIM, ENDING, REAP, REGISTER, TAKE
@@ -69,11 +71,14 @@ class Claims:
         self._lost: Registration | None = None
         self._tasks: list[asyncio.Task[None]] = []
         weather = self._weather = Weather()
-        self._claiming = Link(lambda: self._connect(_ANSWER_S), weather)
-        self._living = Link(lambda: self._connect(_BEAT_ANSWER_S), weather)
-        self._settling = Link(lambda: self._connect(_ANSWER_S), weather)
+        # What is claimed and what is settled go together: one fsync for both.
+        self._mail = Line(self._connect(_ANSWER_S), _ANSWER_S)
+        self._life = Line(self._connect(_BEAT_ANSWER_S), _BEAT_ANSWER_S)
+        self._claiming = Link(self._mail, weather)
+        self._living = Link(self._life, weather)
+        self._settling = Link(self._mail, weather)
         self._commands = Commands(
-            lambda: self._connect(_ANSWER_S),
+            self._connect(_ANSWER_S),
             wake=self._work.set,
             shutdown=lambda: self.on_shutdown(),
             stop=self._stop,
@@ -166,13 +171,13 @@ class Claims:
         Waits while Redis is away. Bounded in octets too (4 MB, or one message). After a lost
         reply, or when an earlier call was cancelled, the messages of that call are returned.
         """
+        self._work.clear()
         async with self._one_claim:
             return await self._claim(slots)
 
     async def _claim(self, slots: Mapping[str, int]) -> list[Claim]:
         if not self._claiming.patient:
             return []
-        self._work.clear()
         floor = self._keeping.floor
         if floor is None:
             return []
@@ -182,8 +187,9 @@ class Claims:
             words += (stream, max(0, slots.get(stream, 0)))
         if not any(words[1::2]):
             return []
+        ask = self._claiming.insist
         try:
-            answer = await self._claiming.insist(
+            answer = await ask(
                 CLAIM,
                 me.incarnation,
                 me.claim,
@@ -194,6 +200,7 @@ class Claims:
                 *floor,
                 *words,
             )
+            claims = await self._read_all(me, answer, ask)
         except (RedisError, OSError):
             return []  # only after stop_claiming
         if answer[0] == b"gone":
@@ -203,15 +210,24 @@ class Claims:
             await self._keeping.settle_lineage()
             return []
         self._pulse.suspended = answer[0] == b"suspended"
-        return self._read_all(me, answer)
+        if len(answer) > 1 and answer[0] != b"emptied":
+            self._work.set()
+        return claims
 
-    def _read_all(self, me: Registration, answer: Sequence[bytes]) -> list[Claim]:
+    async def _read_all(
+        self, me: Registration, answer: Sequence[Any], ask: Callable[..., Awaitable[Any]]
+    ) -> list[Claim]:
         if len(answer) == 1:
             return []
         execution = f"{me.incarnation}-{me.claim}"
+        rows = [list(answer[at : at + 6]) for at in range(1, len(answer), 6)]
+        await read_bodies(rows, execution, ask)
+        # Only now: when this is cancelled before, the next claim returns the same messages.
         me.claim += 1
         self._turn += 1
-        found = (self._read(execution, answer[at : at + 6]) for at in range(1, len(answer), 6))
+        if me is not self._me:  # taken for dead meanwhile: others have them
+            return []
+        found = (self._read(execution, row) for row in rows)
         claims = [claim for claim in found if claim is not None]
         self._claimed.update(dict.fromkeys(claim.id for claim in claims))
         return claims
@@ -226,10 +242,11 @@ class Claims:
             if floor is None:
                 return []
             words = [word for message in messages.items() for word in message]
-            answer = await self._claiming.ask(
+            ask = self._claiming.ask
+            answer = await ask(
                 TAKE, me.incarnation, me.claim, rq_date(), me.name, *floor, stream, *words
             )
-            return self._read_all(me, answer)
+            return await self._read_all(me, answer, ask)
 
     async def ending(self, stream: str, place: int, count: int) -> tuple[int, dict[str, bytes]]:
         """Look at `count` waiting messages of `stream` from `place` on, the deferred ones last.
@@ -285,8 +302,11 @@ class Claims:
     async def wait_for_work(self, timeout: float) -> None:  # noqa: ASYNC109 - its end is no error
         """Return when there may be something to claim, at the latest after `timeout` seconds.
 
-        What came since the last `claim` was called is not missed.
+        At once when the last `claim` took mail and may have left some in the queues that were
+        asked. What came since it was called is not missed.
         """
+        if self._work.is_set():
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._work.wait()
@@ -317,13 +337,7 @@ class Claims:
                     await self._flusher.drained()
                     await self._living.insist(REAP, self._me.incarnation, "")
         await _end(self._tasks[1:])
-        for connection in (
-            self._claiming,
-            self._living,
-            self._settling,
-            self._commands,
-            self._keeping,
-        ):
+        for connection in (self._mail, self._life, self._commands, self._keeping):
             await connection.close()
 
     def _connect(self, timeout: float) -> Redis:
@@ -362,9 +376,11 @@ class Claims:
             self._me = fresh
             self._work.set()
 
-    def _read(self, execution: str, words: Sequence[bytes]) -> Claim | None:
+    def _read(self, execution: str, words: Sequence[Any]) -> Claim | None:
         stream, job_id = words[0].decode(), words[1].decode()
         try:
+            if words[3] is None:
+                raise JobDecodeError("its body is gone, or another has claimed it")
             envelope = decode_envelope(words[2])
             dot = tuple(json.loads(words[4])) if words[4] else ()
         except (JobDecodeError, ValueError, TypeError) as error:
@@ -396,6 +412,9 @@ def _farewell(name: str, claimed: int) -> str:
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        # Once is not always enough: the library's own time-outs may swallow it in Python 3.11.
+        await asyncio.wait(running, timeout=0.1)
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from proxy.log import events
 from proxy.queue import keys
-from proxy.queue.connection import cancellations
+from proxy.queue.connection import end_if_cancelled
+from proxy.queue.wire import Wire, pack
 
 _CHANNEL = "rq:pubsub:"
+_WAKE_CHANNEL = keys.WAKE_CHANNEL.encode()
 _PATIENCE_S = 5.0
 _PAUSE_S = 0.5
 
@@ -28,55 +29,71 @@ class Commands:
 
     def __init__(
         self,
-        connect: Callable[[], Redis],
+        redis: Redis,
         *,
         wake: Callable[[], None],
         shutdown: Callable[[], None],
         stop: Callable[[str | None], None],
     ) -> None:
-        self._redis = connect()
+        self._redis = redis
         self._wake = wake
         self._shutdown = shutdown
         self._stop = stop
-        self._renamed = asyncio.Event()
+        self._turned = asyncio.Event()  # something changed for who waits in `_listen`
+        self._renamed = self._broken = self._heard = False
         self._name = ""
 
     def listen_as(self, name: str) -> None:
         """Take commands for the worker `name` from now on."""
         self._name = name
-        self._renamed.set()
+        self._renamed = True
+        self._turned.set()
 
     async def run(self) -> None:
         """Listen, until cancelled."""
-        while not cancellations():
-            pubsub = self._redis.pubsub()
+        while True:
+            wire = Wire(self._redis, self._hear)
             try:
-                await self._listen(pubsub)
+                await self._listen(wire)
             except (RedisError, OSError):
                 pass
             finally:
                 with contextlib.suppress(Exception):
-                    await pubsub.aclose()  # type: ignore[no-untyped-call] # unannotated in redis-py
-            if not self._renamed.is_set() and not cancellations():
+                    await wire.close()
+            end_if_cancelled()
+            if not self._renamed:
                 await asyncio.sleep(_PAUSE_S)
 
-    async def _listen(self, pubsub: PubSub) -> None:
-        self._renamed.clear()
-        await pubsub.subscribe(keys.WAKE_CHANNEL, _CHANNEL + self._name)
+    async def _listen(self, wire: Wire) -> None:
+        self._renamed = self._broken = False
+        await wire.open()
+        wire.say(pack("SUBSCRIBE", keys.WAKE_CHANNEL, _CHANNEL + self._name))
         self._wake()  # what was published while nobody listened
-        while not self._renamed.is_set() and not cancellations():
-            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=_PATIENCE_S)
-            if message is None:
-                await pubsub.ping()
-            elif message["type"] == "message":
-                self._take(message)
+        silent = 0
+        while not self._renamed and not self._broken and silent < 2:
+            self._turned.clear()
+            self._heard = False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S):
+                    await self._turned.wait()
+            silent = 0 if self._heard else silent + 1
+            if silent:
+                wire.say(pack("PING"))
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if message["channel"] == keys.WAKE_CHANNEL.encode():
+    def _hear(self, said: Any) -> None:
+        self._heard = True
+        if isinstance(said, Exception):  # refused, or the connection is lost
+            self._broken = True
+            self._turned.set()
+        elif isinstance(said, list) and said[0] == b"message":
+            self._take(said[1], said[2])
+
+    def _take(self, channel: bytes, data: bytes) -> None:
+        if channel == _WAKE_CHANNEL:
             self._wake()
             return
         try:
-            order = json.loads(message["data"])
+            order = json.loads(data)
             command = order["command"]
         except (ValueError, KeyError, TypeError) as error:
             events.defect("command", error=error)

@@ -29,7 +29,7 @@ class _RefusedByRedisError(Exception):
     """An operation that Redis could not do: keys of a wrong type, tampered with."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Operation:
     claim: Claim
     words: list[str | float]
@@ -38,8 +38,12 @@ class _Operation:
     """What is told when the script has answered with a letter; "" for none."""
 
 
+# Made once: json.dumps would build an encoder for every mark.
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def _recipients(addresses: tuple[str, ...]) -> str:
-    return json.dumps(addresses, ensure_ascii=False, separators=(",", ":")) if addresses else ""
+    return _to_json(addresses) if addresses else ""
 
 
 def _age(message_id: str) -> int:
@@ -92,6 +96,7 @@ class Flusher:
         lost: Callable[[Registration], Awaitable[None]],
         board: Board,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._link = link
         self._board = board
         self._registration = registration
@@ -144,7 +149,7 @@ class Flusher:
         words: list[str | float],
         meaning: Callable[[str], object] = "1".__eq__,
     ) -> "asyncio.Future[Any]":
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Any] = self._loop.create_future()
         if self._ended:
             done.set_result(meaning(""))
             return done

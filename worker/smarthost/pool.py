@@ -65,12 +65,11 @@ class Pool:
         """
         best = None
         for connection, ended in self._connections.items():
-            busy = connection.outstanding
-            if (fresh and (ended or busy)) or (best and busy) or not connection.free_slots:
-                continue
-            if not busy:
+            if connection.outstanding:
+                if not best and not fresh and connection.free_slots:
+                    best = connection
+            elif not (fresh and ended) and connection.free_slots:
                 return connection
-            best = connection
         return best
 
     def takes(self, connection: Connection) -> bool:

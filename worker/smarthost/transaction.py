@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from proxy.mail.address import AddressError, normal_address
+from proxy.mail.lines import is_canonical
 from worker.replies import Reply, TransactionReplies
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
@@ -242,8 +243,7 @@ def dot_stuffed(content: bytes) -> bytes:
     Ends with CRLF. A bare CR or LF, which the queue should never hold, becomes CRLF: sent as it
     is, it could end the message early and make the rest of it commands.
     """
-    ends = content.count(b"\r\n")
-    if content.count(b"\n") != ends or content.count(b"\r") != ends:
+    if not is_canonical(content):
         content = _LINE_END.sub(b"\r\n", content)
     content = content.replace(b"\r\n.", b"\r\n..")
     if content.startswith(b"."):

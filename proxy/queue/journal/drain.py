@@ -13,11 +13,12 @@ from proxy.queue.journal.source import Source
 from proxy.queue.scripts import load
 from proxy.queue.store import StoreConnection
 from proxy.queue.watch import StoreWatch
+from proxy.queue.wire import Packed
 
 _COMMIT = load("commit")
 _REPLICAS_S = 5.0
-Call = Callable[[list[bytes]], Awaitable[tuple[Any, bool]]]
-"""Sends a packed command; returns its reply, and whether as many servers have it as must."""
+Call = Callable[[Packed], Awaitable[tuple[Any, bool]]]
+"""Sends a script's call; returns what it said, and whether as many servers have it as must."""
 
 
 class FenceMovedError(Exception):

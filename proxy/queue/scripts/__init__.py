@@ -22,6 +22,7 @@ _NAMES = {
     "QUEUES": keys.QUEUES,
     "WAKE_CHANNEL": keys.WAKE_CHANNEL,
     "JOB": keys.job_key(""),
+    "NEW": keys.new_key(""),
     "QUEUE": keys.queue_key("").removesuffix(keys.QUEUE_PREFIX),
     "STARTED": keys.started_key("").removesuffix(keys.QUEUE_PREFIX),
     "SCHEDULED": keys.scheduled_key("").removesuffix(keys.QUEUE_PREFIX),

@@ -3,8 +3,9 @@
 -- come too late, was left alone.
 -- KEYS: the committer's fence (hash: epoch, batch).
 -- ARGV: epoch, batch number, now in RQ's form; then for each queue its name and how many messages,
--- and for each of those id, envelope, body. Where "!" stands before the name, each has a fourth word,
--- JSON: once (an id under which it is kept only once); why, packed, whose (it is dead: see settle.lua).
+-- and for each of those id, envelope, body: no octets where that lies at NEW .. id (what is left
+-- there the caller deletes). Where "!" stands before the name, each has a fourth word, JSON: once
+-- (an id under which it is kept only once); why, packed, whose (it is dead: see settle.lua).
 local fence = redis.call('HMGET', KEYS[1], 'epoch', 'batch')
 if fence[1] ~= ARGV[1] or tonumber(ARGV[2]) <= tonumber(fence[2]) then
   return 0
@@ -29,15 +30,20 @@ while ARGV[at] do
   if not (is(QUEUES, 'set') and is(QUEUE .. queue, 'list')) then
     return redis.error_reply('WRONGTYPE a foreign key is in the way of queue ' .. queue)
   end
-  at = at + 2 + words * tonumber(ARGV[at + 1])
+  local first = at + 2
+  at = first + words * tonumber(ARGV[at + 1])
+  for i = first, at - 1, words do
+    if ARGV[i + 2] == '' and redis.call('TYPE', NEW .. ARGV[i]).ok ~= 'hash' then
+      return redis.error_reply('WRONGTYPE there is no body of mail ' .. ARGV[i])
+    end
+  end
 end
 
 local now, time, known = ARGV[3], nil, {}
 
-local function write(queue, id, envelope, body, status)
-  -- One HSET, and no field that no stock tool needs: it all counts for every queued message.
-  redis.call('HSET', JOB .. id,
-    'data', '["' .. TASK .. '",null,["' .. id .. '"],{}]',
+local function fields(queue, id, envelope, status)
+  -- None that no stock tool needs: it all counts for every queued message.
+  return 'data', '["' .. TASK .. '",null,["' .. id .. '"],{}]',
     'origin', queue,
     'status', status,
     'created_at', now,
@@ -46,8 +52,16 @@ local function write(queue, id, envelope, body, status)
     'failure_ttl', -1,
     'retries_left', 1000000000,
     'retry_intervals', '[30]',
-    'envelope', envelope,
-    'body', body)
+    'envelope', envelope
+end
+
+local function write(queue, id, envelope, body, status)
+  if body == '' then
+    redis.call('RENAME', NEW .. id, JOB .. id)
+    redis.call('HSET', JOB .. id, fields(queue, id, envelope, status))
+  else
+    redis.call('HSET', JOB .. id, 'body', body, fields(queue, id, envelope, status))
+  end
 end
 
 local function bury(queue, id, envelope, body, dead)

@@ -16,6 +16,7 @@ from redis.exceptions import NoScriptError
 from proxy.queue import keys
 from proxy.queue.holds import RESTORED
 from proxy.queue.scripts import holding
+from proxy.queue.wire import Wire, pack
 from worker.claims.identity import OURS
 
 _NAMES = {
@@ -68,6 +69,13 @@ class Script:
             return await execute("EVALSHA", self.sha, 0, *args)
         except NoScriptError:
             return await execute("EVAL", self._text, 0, *args)
+
+    async def call(self, wire: Wire, *args: bytes | str | float) -> Any:
+        """Return what the script answers to `args`, over `wire`, which is open."""
+        try:
+            return await wire.call(pack("EVALSHA", self.sha, 0, *args))
+        except NoScriptError:
+            return await wire.call(pack("EVAL", self._text, 0, *args))
 
 
 CLAIM = Script("claim")

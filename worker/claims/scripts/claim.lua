@@ -1,8 +1,10 @@
 -- ARGV: incarnation, number, octets at most, date, worker's name, seconds ahead at which a due time
 -- can only be a clock's fault, id and number of the store as this host knows it ('' for unknown),
 -- stream, slots, ...
--- Returns {word, stream, id, envelope, body, dot, died, ...}; word: claimed | suspended | gone | older
--- (this store is an older copy of that, or a new one: nothing of it is sent before that is settled).
+-- Returns {word, stream, id, envelope, body, dot, died, ...}; word: claimed | emptied (and nothing was
+-- left behind in the queues that were asked) | suspended | gone | older (this store is an older copy of
+-- that, or a new one: nothing of it is sent before that is settled). In place of a large body stands
+-- how many octets it has; whoever claims reads it by itself.
 -- A number that was used answers with what it claimed; a number below it (a call that lay in a
 -- socket while its repeat was served) claims nothing.
 local incarnation, number = ARGV[1], tonumber(ARGV[2])
@@ -41,7 +43,7 @@ if number == last then
     for _, member in ipairs(call('ZRANGE', STARTED .. ARGV[index], 0, -1)) do
       if string.sub(member, -#tail) == tail then
         local id = string.sub(member, 1, -#tail - 1)
-        add(ARGV[index], id, call('HMGET', JOB .. id, 'envelope', 'body', 'dot', 'died'))
+        add(ARGV[index], id, to_relay(id))
       end
     end
   end
@@ -50,9 +52,11 @@ end
 
 if call('EXISTS', SUSPENDED) == 1 then return {'suspended'} end
 
--- Puts what is due at its queue's tail. Here, and not at a heartbeat, so that a stock worker that
--- blocks on the queue does not get it, to put it off again.
-local function promote(stream, ids)
+-- Puts what is due at its queue's tail; says whether there may be more. Here, and not at a heartbeat,
+-- so that a stock worker that blocks on the queue does not get it, to put it off again.
+local AT_ONCE = 500
+local function promote(stream, from, to)
+  local ids = call('ZRANGEBYSCORE', SCHEDULED .. stream, from, to, 'LIMIT', 0, AT_ONCE)
   for _, id in ipairs(ids) do
     local job = call('HMGET', JOB .. id, 'status', 'claim')
     call('ZREM', SCHEDULED .. stream, id)
@@ -62,6 +66,7 @@ local function promote(stream, ids)
       call('RPUSH', QUEUE .. stream, id)
     end
   end
+  return #ids == AT_ONCE
 end
 
 -- Sets a message aside that a hold takes; everything about it stays as it is.
@@ -75,7 +80,7 @@ local function aside(holds, stream, id)
   return true
 end
 
-local time, octets, full = now(), 0, false
+local time, octets, full, more = now(), 0, false, false
 local holds, returning = standing_holds()
 local set_aside = 0
 local MOST_SET_ASIDE = 2000 -- in one call: some ten milliseconds
@@ -85,23 +90,23 @@ for index = 9, #ARGV, 2 do
     want = 0
   end
   if want > 0 then
-    local key = SCHEDULED .. stream
-    promote(stream, call('ZRANGEBYSCORE', key, '-inf', time, 'LIMIT', 0, 500))
-    promote(stream, call('ZRANGEBYSCORE', key, time + absurd, '+inf', 'LIMIT', 0, 500))
+    more = promote(stream, '-inf', time) or more
+    more = promote(stream, time + absurd, '+inf') or more
   end
-  while want > 0 and not full and set_aside < MOST_SET_ASIDE do
-    local ids = call('LPOP', QUEUE .. stream, want)
-    if not ids then break end
+  local behind = want > 0 -- whether there may be any
+  while want > 0 and behind and not full and set_aside < MOST_SET_ASIDE do
+    local ids = call('LPOP', QUEUE .. stream, want) or {}
+    behind = #ids == want
     for place, id in ipairs(ids) do
       local job = JOB .. id
       local held = holds and aside(holds, stream, id)
-      -- Asked only when it may matter; what is read in vain is then the smaller part.
-      if not held and octets * 4 > most and octets + call('HSTRLEN', job, 'body') > most then
+      local fields, size = {}, 0
+      if not held then fields, size = to_relay(id) end
+      if octets > 0 and octets + size > most then
         for back = #ids, place, -1 do call('LPUSH', QUEUE .. stream, ids[back]) end
         full = true
         break
       end
-      local fields = held and {} or call('HMGET', job, 'envelope', 'body', 'dot', 'died', 'status', 'claim')
       local status, claim = fields[5], fields[6]
       if held then
         set_aside = set_aside + 1
@@ -119,14 +124,16 @@ for index = 9, #ARGV, 2 do
           claims = {}
         end
         add(stream, id, fields)
-        octets = octets + #(fields[2] or '')
+        octets = octets + size
         want = want - 1
       end
     end
   end
+  more = more or behind
   if #claims > 0 then call('ZADD', STARTED .. stream, unpack(claims)) end
   -- There is more behind them: whoever waits for work shall come again at once.
   if set_aside > 0 then call('PUBLISH', WAKE, QUEUE_NAME .. stream) end
 end
 if #reply > 1 then call('HSET', WORKER .. incarnation, 'claim', number) end
+if not more and not full and set_aside == 0 then reply[1] = 'emptied' end
 return reply

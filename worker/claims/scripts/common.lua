@@ -48,6 +48,18 @@ local function nowhere_else(stream, id, status, claim)
   return true
 end
 
+-- What is read of a job to relay it: envelope, body, dot, died, status, claim; and the octets of its
+-- body, which stand in place of a large one: whatever enters Lua is copied, and its every octet hashed.
+local LARGE = 65536 -- below it a second question costs as much
+local function to_relay(id)
+  local job = JOB .. id
+  local size = call('HSTRLEN', job, 'body')
+  local body = size < LARGE and 'body' or ''
+  local fields = call('HMGET', job, 'envelope', body, 'dot', 'died', 'status', 'claim')
+  if size >= LARGE then fields[2] = size end
+  return fields, size
+end
+
 -- Puts jobs back to the head of their queue, the oldest first; returns how many.
 local function to_head(stream, ids)
   table.sort(ids, function(a, b) return a > b end)

@@ -26,8 +26,8 @@ if number <= last then return reply end -- what was claimed under it comes with 
 for index = 8, #ARGV, 2 do
   local id = ARGV[index]
   local job = JOB .. id
-  local fields = call('HMGET', job, 'envelope', 'body', 'dot', 'died', 'claim')
-  if fields[1] == ARGV[index + 1] and not claimed(stream, id, fields[5])
+  local fields = to_relay(id)
+  if fields[1] == ARGV[index + 1] and not claimed(stream, id, fields[6])
     and not covering(restored, stream, fields[1]) then
     local waits = call('LREM', QUEUE .. stream, 0, id) + call('ZREM', SCHEDULED .. stream, id)
       + call('ZREM', HELD .. stream, id)
