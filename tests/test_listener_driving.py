@@ -1,6 +1,7 @@
 """A session is driven by what arrives: what is obeyed when, and what stands behind it."""
 
 import asyncio
+import ssl
 from typing import cast
 
 from proxy.listener.door import Door, Office
@@ -202,3 +203,20 @@ async def test_a_line_of_auth_that_is_too_long_is_refused_once_and_none_of_it_ob
         dialog.send(b"x" * 200_000)
         assert await dialog.say(b" VRFY x") == "500 5.5.2 Command line too long"
         assert await dialog.say("NOOP") == "250 2.0.0 Ok"
+
+
+async def test_what_comes_between_starttls_and_its_reply_ends_the_session() -> None:
+    office = Office(cast(Intake, None), Limits(), "mx.example")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    door = Door(office, networks=["192.0.2.0/24"], tls=tls)
+    session = SmtpSession(door, asyncio.get_running_loop())
+    line = Line()
+    session.connection_made(line)
+    session.data_received(b"STARTTLS\r\n")
+    session.data_received(b"MAIL FROM:<evil@example.com>\r\n")  # in the same turn of the loop
+    await wait_until(lambda: not office.tasks, what="the dialog's end")
+    assert line.said.split(b"\r\n")[1:] == [
+        b"503 5.5.1 Nothing may follow STARTTLS before its reply",
+        b"",
+    ]
+    session.connection_lost(None)

@@ -81,17 +81,20 @@ class IdentifiedProtocol(SmtpProtocol):
         if arg:
             self.fault(replies.NO_ARGUMENT)
             return None
-        if self._reader.pending:
-            # Commands from before the encryption must not count as said within it.
-            self.say(replies.TLS_CROWDED)
-            self._closing = True
-            return None
-        self.say(replies.TLS_READY)
-        self._write()
         return self._start_tls(self.door.tls)
 
     async def _start_tls(self, tls: ssl.SSLContext) -> None:
         assert self.transport is not None
+        if self._closing:
+            return
+        # Commands from before the encryption must not count as said within it. From this look at
+        # what has come to the end of plain reading, in start_tls, nothing may be waited for.
+        if self._reader.pending:
+            self.say(replies.TLS_CROWDED)
+            self._closing = True
+            return
+        self.say(replies.TLS_READY)
+        self._write()
         try:
             transport = await self.loop.start_tls(
                 self.transport,
