@@ -220,3 +220,15 @@ async def test_what_comes_between_starttls_and_its_reply_ends_the_session() -> N
         b"",
     ]
     session.connection_lost(None)
+
+
+async def test_however_much_comes_at_once_others_have_their_turn_every_200_replies() -> None:
+    session, line = begun("192.0.2.0/24")
+    said = line.said.count(b"\n")
+    for _ in range(20):
+        session.data_received(b"NOOP\r\n" * 1_000)
+        await asyncio.sleep(0)
+        assert line.said.count(b"\n") - said <= 2 * 200  # when it came, and in its turn
+        said = line.said.count(b"\n")
+    await wait_until(lambda: line.said.count(b"\n") == 1 + 20_000, what="all are answered")
+    session.connection_lost(None)

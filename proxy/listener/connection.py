@@ -37,6 +37,7 @@ class SmtpConnection(asyncio.Protocol):
         "_content_began",
         "_counted",
         "_deaf",
+        "_due",
         "_ended",
         "_linger",
         "_lingering",
@@ -70,6 +71,7 @@ class SmtpConnection(asyncio.Protocol):
         self.port = 0
         self._out: list[bytes] = []
         self._deaf = False  # the client does not read
+        self._due = False  # it goes on at the loop's next turn, and no earlier
         self._rests = False  # as far as the crowd knows
         self._work: asyncio.Task[None] | None = None  # what is waited for before the next line
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -199,7 +201,13 @@ class SmtpConnection(asyncio.Protocol):
     @property
     def _waits(self) -> bool:
         """Whether no line can be obeyed now."""
-        return self._closing or self._work is not None or self._content is not None or self._deaf
+        return (
+            self._closing
+            or self._work is not None
+            or self._content is not None
+            or self._deaf
+            or self._due
+        )
 
     # Its end
 
