@@ -4,6 +4,9 @@ import asyncio
 import ssl
 from typing import cast
 
+import pytest
+
+from proxy.listener.connection import LINE_LIMIT
 from proxy.listener.door import Door, Office
 from proxy.listener.intake import Intake
 from proxy.listener.limits import Limits
@@ -19,6 +22,7 @@ class Line(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": ("192.0.2.1", 40_000)})
         self.said = b""
+        self.held_back = False
 
     def write(self, data: object) -> None:
         self.said += cast(bytes, data)
@@ -30,9 +34,11 @@ class Line(asyncio.Transport):
 
     def write_eof(self) -> None: ...
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.held_back = True
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.held_back = False
 
 
 def begun(network: str, office: Office | None = None) -> tuple[SmtpSession, Line]:
@@ -231,4 +237,15 @@ async def test_however_much_comes_at_once_others_have_their_turn_every_200_repli
         assert line.said.count(b"\n") - said <= 2 * 200  # when it came, and in its turn
         said = line.said.count(b"\n")
     await wait_until(lambda: line.said.count(b"\n") == 1 + 20_000, what="all are answered")
+    session.connection_lost(None)
+
+
+@pytest.mark.parametrize("half", [LINE_LIMIT, LINE_LIMIT + 1, LINE_LIMIT + 2])
+async def test_a_line_whose_end_was_held_back_is_read_to_its_end(half: int) -> None:
+    session, line = begun("192.0.2.0/24")
+    session.data_received(b"NOOP\r\n" * 4_000 + b"x" * half)
+    await wait_until(lambda: line.said.count(b"\n") == 1 + 4_000, what="the lines are answered")
+    await wait_until(lambda: not line.held_back, what="the rest may come", timeout=2)
+    session.data_received(b"\r\nNOOP\r\n")
+    assert line.said.endswith(b"500 5.5.2 Command line too long\r\n250 2.0.0 Ok\r\n")
     session.connection_lost(None)
