@@ -43,19 +43,22 @@ class IdentifiedProtocol(SmtpProtocol):
     def client(self) -> Client:
         """Who is speaking, as far as is known by now."""
         if self._client is None:
-            protocol = "ESMTP" if self._extended else "SMTP"
-            if self._extended:
-                protocol += ("S" if self.in_tls else "") + ("A" if self._login else "")
-            uid = self.local_uid(only_if_cheap=False) if self.office.intake.wants_users else None
-            self._client = Client(
-                address=self.address,
-                helo=self._helo,
-                protocol=protocol,
-                login=self._login,
-                uid=uid,
-                user="" if uid is None else user_name(uid),
-            )
+            self._client = self._identified()
         return self._client
+
+    def _identified(self) -> Client:
+        protocol = "ESMTP" if self._extended else "SMTP"
+        if self._extended:
+            protocol += ("S" if self.in_tls else "") + ("A" if self._login else "")
+        uid = self.local_uid(only_if_cheap=False) if self.office.intake.wants_users else None
+        return Client(
+            address=self.address,
+            helo=self._helo,
+            protocol=protocol,
+            login=self._login,
+            uid=uid,
+            user="" if uid is None else user_name(uid),
+        )
 
     def smtp_HELO(self, hostname: str) -> None:
         """Begin a session without extensions."""
