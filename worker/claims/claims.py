@@ -210,7 +210,7 @@ class Claims:
             await self._keeping.settle_lineage()
             return []
         self._pulse.suspended = answer[0] == b"suspended"
-        if len(answer) > 1 and answer[0] != b"emptied":
+        if answer[0] == b"spent" or (len(answer) > 1 and answer[0] != b"emptied"):
             self._work.set()
         return claims
 
@@ -218,6 +218,7 @@ class Claims:
         self, me: Registration, answer: Sequence[Any], ask: Callable[..., Awaitable[Any]]
     ) -> list[Claim]:
         if len(answer) == 1:
+            me.claim += answer[0] == b"spent"
             return []
         execution = f"{me.incarnation}-{me.claim}"
         rows = [list(answer[at : at + 6]) for at in range(1, len(answer), 6)]
