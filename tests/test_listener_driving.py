@@ -249,3 +249,12 @@ async def test_a_line_whose_end_was_held_back_is_read_to_its_end(half: int) -> N
     session.data_received(b"\r\nNOOP\r\n")
     assert line.said.endswith(b"500 5.5.2 Command line too long\r\n250 2.0.0 Ok\r\n")
     session.connection_lost(None)
+
+
+async def test_what_was_held_back_is_thrown_away_when_the_session_ends() -> None:
+    session, line = begun("192.0.2.0/24")
+    session.data_received(b"POST / HTTP/1.1\r\n" + b"x" * 100_000)
+    assert line.said.split(b"\r\n")[1] == b"554 5.5.1 This is SMTP, not HTTP"
+    assert not line.held_back
+    assert not session._reader.pending
+    session.connection_lost(None)

@@ -278,6 +278,7 @@ class SmtpConnection(asyncio.Protocol):
 
     def _let_go(self) -> None:
         """Wait for nothing more of the client."""
+        self._reader.discard()
         self._reader.feed_eof()
         self._content_lost()
         if self._work is None and not self._ended.done():

@@ -62,6 +62,12 @@ class Reader:
         """Take all that is here."""
         return self._take(len(self._buffer)) if self._buffer else b""
 
+    def discard(self) -> None:
+        """Throw away all that is here, and hold the client back no longer."""
+        self._buffer.clear()
+        if self._transport is not None and not self._transport.is_closing():
+            self._resume()
+
     def keep_last(self, count: int) -> int:
         """Throw away all that is here but the last `count` octets; return how many those were.
 
