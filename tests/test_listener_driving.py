@@ -258,3 +258,17 @@ async def test_what_was_held_back_is_thrown_away_when_the_session_ends() -> None
     assert not line.held_back
     assert not session._reader.pending
     session.connection_lost(None)
+
+
+async def test_work_that_was_cancelled_ends_the_session_without_a_reply_for_it() -> None:
+    office = Office(cast(Intake, None), Limits(), "mx.example")
+    session, line = begun("192.0.2.0/24", office)
+
+    async def work() -> None:
+        raise asyncio.CancelledError
+
+    session.begin(work())
+    session.data_received(b"RSET\r\n")
+    await wait_until(lambda: not office.tasks, what="the dialog's end", timeout=2)
+    assert line.said.count(b"\n") == 1
+    session.connection_lost(None)

@@ -192,11 +192,14 @@ class SmtpConnection(asyncio.Protocol):
             await work
         except Exception as error:
             self.say(self.defect(error))
+        except BaseException:
+            self._closing = True  # nothing can be said of the work, and no other reply in its place
+            raise
         finally:
             assert self._work is not None
             self.office.tasks.discard(self._work)
             self._work = None
-        self.go_on()
+            self.go_on()
 
     @property
     def _waits(self) -> bool:
