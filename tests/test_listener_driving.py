@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from proxy.listener.connection import LINE_LIMIT
+from proxy.listener.content import Content
 from proxy.listener.door import Door, Office
 from proxy.listener.intake import Intake
 from proxy.listener.limits import Limits
@@ -39,6 +40,16 @@ class Line(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self.held_back = False
+
+
+class Everything:
+    """An intake that takes any address."""
+
+    wants_users = False
+
+    def check_sender(self, _address: str) -> None: ...
+
+    def check_recipient(self, _address: str) -> None: ...
 
 
 def begun(network: str, office: Office | None = None) -> tuple[SmtpSession, Line]:
@@ -271,4 +282,26 @@ async def test_work_that_was_cancelled_ends_the_session_without_a_reply_for_it()
     session.data_received(b"RSET\r\n")
     await wait_until(lambda: not office.tasks, what="the dialog's end", timeout=2)
     assert line.said.count(b"\n") == 1
+    session.connection_lost(None)
+
+
+@pytest.mark.parametrize("pieces", [1, 2], ids=["with DATA", "after it"])
+async def test_a_defect_within_a_message_ends_the_session_with_one_reply(
+    pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_content: Content, _octets: bytes) -> bool:
+        raise RuntimeError
+
+    monkeypatch.setattr(Content, "feed", broken)
+    office = Office(cast(Intake, Everything()), Limits(), "mx.example")
+    session, line = begun("192.0.2.0/24", office)
+    session.data_received(b"MAIL FROM:<a@b.c> SIZE=500\r\nRCPT TO:<d@e.f>\r\n")
+    sent = b"DATA\r\n", b"Subject: x\r\n\r\nx\r\n.\r\nRSET\r\n"
+    for octets in [b"".join(sent)] if pieces == 1 else sent:
+        session.data_received(octets)
+    session.data_received(b"RSET\r\n")
+    answers = [answer[:3] for answer in line.said.split(b"\r\n")]
+    assert answers == [b"220", b"250", b"250", b"354", b"421", b""]
+    assert office.memory.held == 0
+    assert not office.tasks
     session.connection_lost(None)

@@ -169,7 +169,10 @@ class SmtpConnection(asyncio.Protocol):
         if self._content is None:
             self._reader.feed_data(data)
         else:
-            self._content_received(data)
+            try:
+                self._content_received(data)
+            except Exception as error:
+                self._content_failed(error)
         self.go_on()
 
     # What is done with it
@@ -181,6 +184,13 @@ class SmtpConnection(asyncio.Protocol):
     def defect(self, error: Exception) -> bytes:
         """Note an error of our own, and return what the client is told."""
         raise NotImplementedError
+
+    def _fail(self, error: Exception, *, answered: bool = False) -> None:
+        """Note an error of our own after which nothing more can be obeyed."""
+        self.defect(error)
+        if not answered:
+            self.say(replies.OUR_FAULT_CLOSING)
+        self._closing = True
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Have `work` done, whatever becomes of the client; until then no line is obeyed."""
@@ -334,13 +344,16 @@ class SmtpConnection(asyncio.Protocol):
 
         Its octets are counted in `office.memory`. Of a client that is lost before, nothing is left.
         """
-        self._content = Content(self.office.limits.message_size, crlf=self.crlf)
-        self._content_began = self.office.clock()
         self._content_answered = False
-        # A client that did not wait for our 354: all of it may be here.
-        early = self._reader.take_all()
-        if early:
-            self._content_received(early)
+        try:
+            self._content = Content(self.office.limits.message_size, crlf=self.crlf)
+            self._content_began = self.office.clock()
+            # A client that did not wait for our 354: all of it may be here.
+            early = self._reader.take_all()
+            if early:
+                self._content_received(early)
+        except Exception as error:
+            self._content_failed(error)
         if self._reader.ended:
             self._content_lost()
 
@@ -373,6 +386,12 @@ class SmtpConnection(asyncio.Protocol):
                     self._content_answered = True
                     self.say(replies.endless(content.size, limits.message_size))
                     self._write()
+
+    def _content_failed(self, error: Exception) -> None:
+        """End the session for an error of our own: what comes is content, and not to be obeyed."""
+        self._content = None
+        self._count(0)
+        self._fail(error, answered=self._content_answered)
 
     def _content_lost(self) -> None:
         if self._content is not None:

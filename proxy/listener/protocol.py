@@ -47,9 +47,7 @@ class SmtpProtocol(SmtpConnection):
         try:
             self._obey_what_came()
         except Exception as error:
-            self.defect(error)
-            self.say(replies.OUR_FAULT_CLOSING)
-            self._closing = True
+            self._fail(error)
         if self._closing:
             self.end()
         else:
