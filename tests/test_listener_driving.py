@@ -305,3 +305,19 @@ async def test_a_defect_within_a_message_ends_the_session_with_one_reply(
     assert office.memory.held == 0
     assert not office.tasks
     session.connection_lost(None)
+
+
+async def test_nothing_is_said_twice_when_writing_leads_back_to_the_session() -> None:
+    session, line = begun("192.0.2.0/24")
+    write, times = line.write, []
+
+    def reentrant(data: object) -> None:
+        write(data)
+        times.append(1)
+        if len(times) == 1:
+            session.resume_writing()
+
+    line.write = reentrant  # type: ignore[method-assign]
+    session.data_received(b"NOOP\r\n")
+    assert line.said.split(b"\r\n")[1:] == [b"250 2.0.0 Ok", b""]
+    session.connection_lost(None)

@@ -328,14 +328,13 @@ class SmtpConnection(asyncio.Protocol):
 
     def _write(self) -> None:
         if self._out:
+            out, self._out = self._out, []  # first: nothing is said twice, whatever comes of it
             if (
                 self.transport is not None
                 and not self._lingering
                 and not self.transport.is_closing()
             ):
-                out = self._out
                 self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-            self._out.clear()
 
     # Content
 
