@@ -74,10 +74,11 @@ class SmtpConnection(asyncio.Protocol):
         self._due = False  # it goes on at the loop's next turn, and no earlier
         self._rests = False  # as far as the crowd knows
         self._work: asyncio.Task[None] | None = None  # what is waited for before the next line
+        # Done when nothing more is waited for of the client: a stop waits for this, and for work.
         self._ended: asyncio.Future[None] = loop.create_future()
-        self._closing = False  # nothing is obeyed any more
-        self._linger = True  # not once the client has said goodbye
-        self._lingering = False  # our side is closed, the client's not yet
+        self._closing = False  # nothing is obeyed any more, and `go_on` ends the session
+        self._linger = True  # closing waits for the client's side; not once it has said goodbye
+        self._lingering = False  # our side is closed, the client's not yet: nothing can be said
         self._content: Content | None = None
         self._content_began = 0.0
         self._content_answered = False
@@ -137,7 +138,7 @@ class SmtpConnection(asyncio.Protocol):
         self.lost()
 
     def lost(self) -> None:
-        """The connection is no more."""
+        """Count the connection no more: it is gone, and there is nothing left to close."""
         self.office.sessions.discard(self)
         self.office.crowd.leave(self)
         self._closing = True
@@ -275,6 +276,7 @@ class SmtpConnection(asyncio.Protocol):
         self._let_go()
 
     def _close(self) -> None:
+        """Close the connection: our side first where `_linger`, both where not and in TLS."""
         if self.transport is None or self._lingering or self.transport.is_closing():
             return
         if not self._linger or self.in_tls:
@@ -290,7 +292,7 @@ class SmtpConnection(asyncio.Protocol):
         self.deadline = self.office.clock() + LINGER_S
 
     def _let_go(self) -> None:
-        """Wait for nothing more of the client."""
+        """Wait for nothing more of the client, and keep nothing of it; work goes on."""
         self._reader.discard()
         self._reader.feed_eof()
         self._content_lost()

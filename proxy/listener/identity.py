@@ -141,6 +141,8 @@ class IdentifiedProtocol(SmtpProtocol):
         return replies.AUTH_LATE if self.in_transaction else None
 
     async def _log_in(self, mechanism: str, words: list[str]) -> None:
+        # Idle as between commands, there being no mail: if it gives way, `end` ends the reader, and
+        # so the dialog. `_rests` is not needed: `finally` ends the idleness.
         self.office.crowd.rests(self)
         try:
             login = await Login(self.loop, self._reader, self._challenge).converse(mechanism, words)
