@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 import redis.asyncio
+import uvloop
 from prometheus_client import CollectorRegistry, Gauge
 
 from proxy import troubles as of_proxy
@@ -201,6 +203,28 @@ def test_a_hold_is_told_when_it_has_stood_for_long_and_a_restored_store_at_once(
 
 
 # -- the command ---------------------------------------------------------------------------------
+
+
+def test_a_command_that_ends_closes_nothing_of_others() -> None:
+    async def open_and_close() -> None:
+        while True:
+            opened = os.pipe()
+            for _turn in range(3):
+                await asyncio.sleep(0)
+            for end in opened:
+                os.close(end)  # an OSError: somebody else has closed it
+
+    async def run() -> None:
+        others = asyncio.create_task(open_and_close())
+        for _time in range(3):
+            assert (
+                await Command(["sh", "-c", "echo no >&2; exit 3"]).run("") == "sh ended with 3: no"
+            )
+        assert not others.done()
+        others.cancel()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
 
 
 async def test_the_command_gets_the_text_on_its_standard_input(tmp_path: Path) -> None:

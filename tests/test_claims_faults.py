@@ -3,12 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError
 
 from proxy.config import Settings
 from proxy.queue import keys
+from proxy.queue.connection import open_redis
+from proxy.queue.wire import Wire as RedisWire
+from proxy.queue.wire import pack
 from tests.support.mail_queue import (
     claim_all,
     claims_on,
@@ -24,6 +30,7 @@ from tests.support.waiting import wait_until
 from tests.support.wire import Wire, wire_to
 from worker.claims import Claims, Settlement
 from worker.claims import claims as module
+from worker.claims.link import Line
 from worker.claims.scripts import BEAT, CLAIM, REAP, REGISTER, SETTLE, SWEEP
 
 
@@ -408,3 +415,80 @@ async def test_a_redis_that_stalls_makes_nobody_reap_anybody(
         assert await one.mark(first, ("you@example.net",))
         assert (one.name, two.name) == names
     assert "worker_reaped" not in capfd.readouterr().err
+
+
+class _Asked:
+    """A command for the server on the other end of a line."""
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    async def call(self, wire: RedisWire, *_: bytes | str | float) -> Any:
+        return await wire.call(pack(*self._words))
+
+
+async def test_a_server_that_is_no_longer_the_master_is_left(
+    redis_server: RedisServer, data_dir: Path
+) -> None:
+    line = Line(open_redis(Settings(), data_dir, timeout=5.0), 5.0)
+    who, write = _Asked("CLIENT", "ID"), _Asked("SET", "key", "value")
+    first = await line.run(who)
+    redis_server.client().execute_command("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(ReadOnlyError):
+        await line.run(write)
+    assert await line.run(who) != first
+    await line.close()
+
+
+async def test_a_foreign_key_in_a_job_s_place_costs_no_other_message(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, _):
+        first, foreign, last = put(client, 3)
+        client.delete(keys.job_key(foreign))
+        client.set(keys.job_key(foreign), "somebody's")
+        assert [claim.id for claim in await claims.claim({"outbound": 3})] == [first, last]
+        assert client.get(keys.job_key(foreign)) == b"somebody's"
+
+
+async def test_what_was_claimed_out_of_turn_comes_though_its_stream_is_no_longer_asked_for(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        [message_id] = put(client, stream="gone", body=LARGE)
+        wire.lose_reply_to(READING)
+        with pytest.raises(RedisConnectionError):
+            await claims.take("gone", {message_id: job(client, message_id)["envelope"]})
+        [claim] = await claims.claim({"outbound": 1})
+        assert (claim.id, claim.stream) == (message_id, "gone")
+
+
+async def test_a_second_look_out_of_turn_gets_what_the_first_one_claimed(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        [message_id] = put(client, body=LARGE)
+        envelope = job(client, message_id)["envelope"]
+        wire.lose_reply_to(READING)
+        with pytest.raises(RedisConnectionError):
+            await claims.take("outbound", {message_id: envelope})
+        [claim] = await claims.take("outbound", {message_id: envelope})
+        assert claim.body == LARGE
+
+
+async def test_a_claim_whose_messages_others_took_away_does_not_stop_the_next(
+    redis_server: RedisServer,
+) -> None:
+    client = redis_server.client()
+    async with claims_over_wire(redis_server) as (claims, wire):
+        [message_id] = put(client, body=LARGE)
+        wire.lose_reply_to(READING)
+        with pytest.raises(RedisConnectionError):
+            await claims.take("outbound", {message_id: job(client, message_id)["envelope"]})
+        client.delete(keys.started_key("outbound"), keys.job_key(message_id))
+        [other] = put(client)
+        assert await claims.claim({"outbound": 1}) == []
+        assert [claim.id for claim in await claims.claim({"outbound": 1})] == [other]

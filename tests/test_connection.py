@@ -287,6 +287,29 @@ async def test_a_long_content_is_streamed_while_its_dot_waits_for_permission() -
         assert replies.final.code == 250
 
 
+async def test_leave_for_the_dot_of_a_long_content_is_asked_for_when_all_of_it_is_out() -> None:
+    content = (b"x" * 998 + b"\r\n") * 60_000  # more than sockets hold
+    asked: list[str] = []
+
+    async def before_dot() -> bool:
+        asked.append("now")
+        return True
+
+    async def script(session: Session) -> None:
+        await session.envelope()
+        await session.say(*ENVELOPE_OK)
+        await session.reader.readexactly(len(content) // 2)
+        assert not asked
+        await session.reader.readexactly(len(content) // 2)
+        assert await session.reader.readexactly(3) == b".\r\n"
+        await session.say(OK_FINAL)
+
+    async with connected(script) as (connection, _):
+        replies = await connection.submit(transaction(content=content, before_dot=before_dot))
+        assert replies.dot_sent
+        assert asked == ["now"]
+
+
 async def test_a_long_content_waits_for_a_far_end_that_takes_nothing() -> None:
     async def script(session: Session) -> None:
         await session.envelope()

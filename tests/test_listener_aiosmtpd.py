@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import re
+import socket
 import ssl
 from collections.abc import Coroutine
 from pathlib import Path
@@ -242,5 +243,39 @@ def test_on_uvloop_ending_is_in_order(redis_server: RedisServer, when: str) -> N
             assert await dialog.reply() == "421 4.3.2 Franker is stopping; try again"
             assert await dialog.ended()
             await closing
+
+    on_uvloop(main())
+
+
+def test_on_uvloop_nothing_slips_in_between_starttls_and_its_reply(
+    redis_server: RedisServer, data_dir: Path
+) -> None:
+    # uvloop reads on at once when a read has filled its buffer: STARTTLS is the end of the first
+    # read, and what follows it comes before the next turn of the loop.
+    full = b"x" * (256_000 - 12) + b"\r\nSTARTTLS\r\n"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        str(data_dir / "both.pem")
+    )
+    files = {"cert": str(data_dir / "both.pem"), "key": str(data_dir / "both.pem")}
+    smtp = [{"address": "127.0.0.1:0", "tls": files}]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with front(redis_server, listen={"smtp": smtp}) as office:
+            for _ in range(3):
+                with socket.create_connection(("127.0.0.1", office.ports[0])) as client:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)
+                    client.setblocking(False)
+                    assert (await loop.sock_recv(client, 1000)).startswith(b"220 ")
+                    # The kernel's buffer at the server's end grows with what is read from it.
+                    await loop.sock_sendall(client, b"x" * 900_000 + b"\r\n")
+                    assert (await loop.sock_recv(client, 1000)).startswith(b"500 ")
+                    sent = client.send(full + b"MAIL FROM:<evil@example.com>\r\n")
+                    assert sent > len(full)
+                    said = b""
+                    while more := await loop.sock_recv(client, 1000):
+                        said += more
+                        assert b"220 " not in said, said
+                    assert said.splitlines()[1].startswith(b"503 5.5.1 Nothing may follow ")
 
     on_uvloop(main())

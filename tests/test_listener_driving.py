@@ -1,8 +1,13 @@
 """A session is driven by what arrives: what is obeyed when, and what stands behind it."""
 
 import asyncio
+import ssl
 from typing import cast
 
+import pytest
+
+from proxy.listener.connection import LINE_LIMIT
+from proxy.listener.content import Content
 from proxy.listener.door import Door, Office
 from proxy.listener.intake import Intake
 from proxy.listener.limits import Limits
@@ -18,6 +23,7 @@ class Line(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": ("192.0.2.1", 40_000)})
         self.said = b""
+        self.held_back = False
 
     def write(self, data: object) -> None:
         self.said += cast(bytes, data)
@@ -29,9 +35,21 @@ class Line(asyncio.Transport):
 
     def write_eof(self) -> None: ...
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.held_back = True
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.held_back = False
+
+
+class Everything:
+    """An intake that takes any address."""
+
+    wants_users = False
+
+    def check_sender(self, _address: str) -> None: ...
+
+    def check_recipient(self, _address: str) -> None: ...
 
 
 def begun(network: str, office: Office | None = None) -> tuple[SmtpSession, Line]:
@@ -202,3 +220,104 @@ async def test_a_line_of_auth_that_is_too_long_is_refused_once_and_none_of_it_ob
         dialog.send(b"x" * 200_000)
         assert await dialog.say(b" VRFY x") == "500 5.5.2 Command line too long"
         assert await dialog.say("NOOP") == "250 2.0.0 Ok"
+
+
+async def test_what_comes_between_starttls_and_its_reply_ends_the_session() -> None:
+    office = Office(cast(Intake, None), Limits(), "mx.example")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    door = Door(office, networks=["192.0.2.0/24"], tls=tls)
+    session = SmtpSession(door, asyncio.get_running_loop())
+    line = Line()
+    session.connection_made(line)
+    session.data_received(b"STARTTLS\r\n")
+    session.data_received(b"MAIL FROM:<evil@example.com>\r\n")  # in the same turn of the loop
+    await wait_until(lambda: not office.tasks, what="the dialog's end")
+    assert line.said.split(b"\r\n")[1:] == [
+        b"503 5.5.1 Nothing may follow STARTTLS before its reply",
+        b"",
+    ]
+    session.connection_lost(None)
+
+
+async def test_however_much_comes_at_once_others_have_their_turn_every_200_replies() -> None:
+    session, line = begun("192.0.2.0/24")
+    said = line.said.count(b"\n")
+    for _ in range(20):
+        session.data_received(b"NOOP\r\n" * 1_000)
+        await asyncio.sleep(0)
+        assert line.said.count(b"\n") - said <= 2 * 200  # when it came, and in its turn
+        said = line.said.count(b"\n")
+    await wait_until(lambda: line.said.count(b"\n") == 1 + 20_000, what="all are answered")
+    session.connection_lost(None)
+
+
+@pytest.mark.parametrize("half", [LINE_LIMIT, LINE_LIMIT + 1, LINE_LIMIT + 2])
+async def test_a_line_whose_end_was_held_back_is_read_to_its_end(half: int) -> None:
+    session, line = begun("192.0.2.0/24")
+    session.data_received(b"NOOP\r\n" * 4_000 + b"x" * half)
+    await wait_until(lambda: line.said.count(b"\n") == 1 + 4_000, what="the lines are answered")
+    await wait_until(lambda: not line.held_back, what="the rest may come", timeout=2)
+    session.data_received(b"\r\nNOOP\r\n")
+    assert line.said.endswith(b"500 5.5.2 Command line too long\r\n250 2.0.0 Ok\r\n")
+    session.connection_lost(None)
+
+
+async def test_what_was_held_back_is_thrown_away_when_the_session_ends() -> None:
+    session, line = begun("192.0.2.0/24")
+    session.data_received(b"POST / HTTP/1.1\r\n" + b"x" * 100_000)
+    assert line.said.split(b"\r\n")[1] == b"554 5.5.1 This is SMTP, not HTTP"
+    assert not line.held_back
+    assert not session._reader.pending
+    session.connection_lost(None)
+
+
+async def test_work_that_was_cancelled_ends_the_session_without_a_reply_for_it() -> None:
+    office = Office(cast(Intake, None), Limits(), "mx.example")
+    session, line = begun("192.0.2.0/24", office)
+
+    async def work() -> None:
+        raise asyncio.CancelledError
+
+    session.begin(work())
+    session.data_received(b"RSET\r\n")
+    await wait_until(lambda: not office.tasks, what="the dialog's end", timeout=2)
+    assert line.said.count(b"\n") == 1
+    session.connection_lost(None)
+
+
+@pytest.mark.parametrize("pieces", [1, 2], ids=["with DATA", "after it"])
+async def test_a_defect_within_a_message_ends_the_session_with_one_reply(
+    pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_content: Content, _octets: bytes) -> bool:
+        raise RuntimeError
+
+    monkeypatch.setattr(Content, "feed", broken)
+    office = Office(cast(Intake, Everything()), Limits(), "mx.example")
+    session, line = begun("192.0.2.0/24", office)
+    session.data_received(b"MAIL FROM:<a@b.c> SIZE=500\r\nRCPT TO:<d@e.f>\r\n")
+    sent = b"DATA\r\n", b"Subject: x\r\n\r\nx\r\n.\r\nRSET\r\n"
+    for octets in [b"".join(sent)] if pieces == 1 else sent:
+        session.data_received(octets)
+    session.data_received(b"RSET\r\n")
+    answers = [answer[:3] for answer in line.said.split(b"\r\n")]
+    assert answers == [b"220", b"250", b"250", b"354", b"421", b""]
+    assert office.memory.held == 0
+    assert not office.tasks
+    session.connection_lost(None)
+
+
+async def test_nothing_is_said_twice_when_writing_leads_back_to_the_session() -> None:
+    session, line = begun("192.0.2.0/24")
+    write, times = line.write, []
+
+    def reentrant(data: object) -> None:
+        write(data)
+        times.append(1)
+        if len(times) == 1:
+            session.resume_writing()
+
+    line.write = reentrant  # type: ignore[method-assign]
+    session.data_received(b"NOOP\r\n")
+    assert line.said.split(b"\r\n")[1:] == [b"250 2.0.0 Ok", b""]
+    session.connection_lost(None)

@@ -6,6 +6,7 @@ import pwd
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,39 @@ def test_both_ways_to_ask_find_another_users_socket(host: str, ask: object) -> N
                 assert ask(family, (host, 1), (host, port)) is None
         finally:
             client.communicate()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("ask", [peer._ask_kernel, peer._read_proc])
+def test_a_socket_that_its_program_has_closed_is_nobodys_and_not_roots(
+    host: str, ask: Callable[..., int | None]
+) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as server:
+        here = (host, server.getsockname()[1])
+        client = socket.create_connection(here)
+        connection, address = server.accept()
+        with connection:
+            assert ask(family, address[:2], here) == os.getuid()
+            client.close()
+            assert ask(family, address[:2], here) is None
+            assert peer.local_uid(address[:2], here) is None
+
+
+async def test_a_program_that_does_not_wait_for_the_last_reply_is_known_all_the_same(
+    redis_server: RedisServer,
+) -> None:
+    loop = asyncio.get_running_loop()
+    rules = [{"name": "mine", "user": [str(os.getuid())], "tag": "mine"}]
+    async with front(redis_server, rules=rules) as office:
+        client = socket.create_connection(("127.0.0.1", office.ports[0]))
+        client.setblocking(False)
+        for line in (b"", b"MAIL FROM:<a@example.com>\r\n", b"RCPT TO:<b@c.org>\r\n", b"DATA\r\n"):
+            client.send(line)
+            assert (await loop.sock_recv(client, 1000))[:1] in (b"2", b"3")
+        client.send(MESSAGE + b".\r\n")
+        client.close()  # before the listener has its turn to look
+        assert (await office.one_kept()).envelope["rule"] == "mine"
 
 
 def test_a_mapped_client_is_found_in_the_other_family() -> None:

@@ -118,3 +118,15 @@ async def test_what_is_published_is_heard_and_at_last_that_the_connection_ended(
         redis_server.client().publish("news", "good")
         await wait_until(lambda: [b"message", b"news", b"good"] in heard)
     assert isinstance(heard[-1], RedisConnectionError)
+
+
+async def test_what_comes_unasked_before_a_call_has_left_mixes_no_replies_up(
+    redis_server: RedisServer,
+) -> None:
+    heard: list[Any] = []
+    async with opened(redis_server, heard) as wire:
+        first = wire.call(pack("ECHO", "first"))  # leaves with this turn's end
+        wire.data_received(b"+unasked\r\n")
+        second = wire.call(pack("ECHO", "second"))
+        assert [await first, await second] == [b"first", b"second"]
+        assert heard == [b"unasked"]

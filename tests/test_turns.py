@@ -1,5 +1,6 @@
 """Many streams on one worker: none waits for another that has no mail."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,21 @@ async def test_room_for_a_stream_that_was_not_asked_for_mail_is_seen(
             await wait_until(lambda: relay.slots())
             assert relay.network.has_room_beyond(frozenset({"one"}))
             assert not relay.network.has_room_beyond(frozenset({"one", "two"}))
+
+
+async def test_what_comes_soon_after_a_claim_is_claimed_together_and_after_a_rest_at_once(
+    redis_server: RedisServer, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.daemon.GATHER_S", 6.0)
+    queue: redis.Redis = redis_server.client()
+    async with FarEnd() as far_end, relay_at_work(settings_for(far_end, data_dir), data_dir):
+        began = time.monotonic()
+        put(queue)
+        await far_end.until(1, timeout=60)
+        assert time.monotonic() - began < 4.0
+        for _message in range(5):
+            put(queue)
+        await far_end.until(6, timeout=60)
+        assert time.monotonic() - began >= 6.0
+        [worker] = list(queue.scan_iter("franker:worker:*"))
+        assert queue.hget(worker, "claim") == b"2"

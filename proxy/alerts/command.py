@@ -68,16 +68,27 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 async def _head(pipe: int) -> str:
-    """Read all there is in `pipe`, and return its beginning; closes it."""
-    loop, stream = asyncio.get_running_loop(), asyncio.StreamReader()
-    with os.fdopen(pipe, "rb", 0) as file:
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(stream), file
-        )
-        try:
-            head = b""
-            while octets := await stream.read(4096):
-                head += octets[: _HEAD_OCTETS - len(head)]
-            return head.decode("utf-8", "backslashreplace").strip()
-        finally:
-            transport.close()
+    """Read all there is in `pipe`, and return its beginning; closes it.
+
+    By a reader and not by a transport: uvloop's closes its descriptor one turn after it was told
+    to, whoever may have that number by then.
+    """
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    os.set_blocking(pipe, False)
+    loop.add_reader(pipe, readable.set)
+    head = b""
+    try:
+        while octets := await _read(pipe, readable):
+            head += octets[: _HEAD_OCTETS - len(head)]
+        return head.decode("utf-8", "backslashreplace").strip()
+    finally:
+        loop.remove_reader(pipe)
+        os.close(pipe)
+
+
+async def _read(pipe: int, readable: asyncio.Event) -> bytes:
+    while True:
+        await readable.wait()
+        readable.clear()
+        with contextlib.suppress(BlockingIOError):
+            return os.read(pipe, 4096)

@@ -37,6 +37,7 @@ class SmtpConnection(asyncio.Protocol):
         "_content_began",
         "_counted",
         "_deaf",
+        "_due",
         "_ended",
         "_linger",
         "_lingering",
@@ -70,12 +71,14 @@ class SmtpConnection(asyncio.Protocol):
         self.port = 0
         self._out: list[bytes] = []
         self._deaf = False  # the client does not read
+        self._due = False  # it goes on at the loop's next turn, and no earlier
         self._rests = False  # as far as the crowd knows
         self._work: asyncio.Task[None] | None = None  # what is waited for before the next line
+        # Done when nothing more is waited for of the client: a stop waits for this, and for work.
         self._ended: asyncio.Future[None] = loop.create_future()
-        self._closing = False  # nothing is obeyed any more
-        self._linger = True  # not once the client has said goodbye
-        self._lingering = False  # our side is closed, the client's not yet
+        self._closing = False  # nothing is obeyed any more, and `go_on` ends the session
+        self._linger = True  # closing waits for the client's side; not once it has said goodbye
+        self._lingering = False  # our side is closed, the client's not yet: nothing can be said
         self._content: Content | None = None
         self._content_began = 0.0
         self._content_answered = False
@@ -135,7 +138,7 @@ class SmtpConnection(asyncio.Protocol):
         self.lost()
 
     def lost(self) -> None:
-        """The connection is no more."""
+        """Count the connection no more: it is gone, and there is nothing left to close."""
         self.office.sessions.discard(self)
         self.office.crowd.leave(self)
         self._closing = True
@@ -167,7 +170,10 @@ class SmtpConnection(asyncio.Protocol):
         if self._content is None:
             self._reader.feed_data(data)
         else:
-            self._content_received(data)
+            try:
+                self._content_received(data)
+            except Exception as error:
+                self._content_failed(error)
         self.go_on()
 
     # What is done with it
@@ -180,6 +186,13 @@ class SmtpConnection(asyncio.Protocol):
         """Note an error of our own, and return what the client is told."""
         raise NotImplementedError
 
+    def _fail(self, error: Exception, *, answered: bool = False) -> None:
+        """Note an error of our own after which nothing more can be obeyed."""
+        self.defect(error)
+        if not answered:
+            self.say(replies.OUR_FAULT_CLOSING)
+        self._closing = True
+
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Have `work` done, whatever becomes of the client; until then no line is obeyed."""
         self._work = self.loop.create_task(self._do(work))
@@ -190,16 +203,25 @@ class SmtpConnection(asyncio.Protocol):
             await work
         except Exception as error:
             self.say(self.defect(error))
+        except BaseException:
+            self._closing = True  # nothing can be said of the work, and no other reply in its place
+            raise
         finally:
             assert self._work is not None
             self.office.tasks.discard(self._work)
             self._work = None
-        self.go_on()
+            self.go_on()
 
     @property
     def _waits(self) -> bool:
         """Whether no line can be obeyed now."""
-        return self._closing or self._work is not None or self._content is not None or self._deaf
+        return (
+            self._closing
+            or self._work is not None
+            or self._content is not None
+            or self._deaf
+            or self._due
+        )
 
     # Its end
 
@@ -254,6 +276,7 @@ class SmtpConnection(asyncio.Protocol):
         self._let_go()
 
     def _close(self) -> None:
+        """Close the connection: our side first where `_linger`, both where not and in TLS."""
         if self.transport is None or self._lingering or self.transport.is_closing():
             return
         if not self._linger or self.in_tls:
@@ -269,7 +292,8 @@ class SmtpConnection(asyncio.Protocol):
         self.deadline = self.office.clock() + LINGER_S
 
     def _let_go(self) -> None:
-        """Wait for nothing more of the client."""
+        """Wait for nothing more of the client, and keep nothing of it; work goes on."""
+        self._reader.discard()
         self._reader.feed_eof()
         self._content_lost()
         if self._work is None and not self._ended.done():
@@ -306,14 +330,13 @@ class SmtpConnection(asyncio.Protocol):
 
     def _write(self) -> None:
         if self._out:
+            out, self._out = self._out, []  # first: nothing is said twice, whatever comes of it
             if (
                 self.transport is not None
                 and not self._lingering
                 and not self.transport.is_closing()
             ):
-                out = self._out
                 self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-            self._out.clear()
 
     # Content
 
@@ -322,13 +345,16 @@ class SmtpConnection(asyncio.Protocol):
 
         Its octets are counted in `office.memory`. Of a client that is lost before, nothing is left.
         """
-        self._content = Content(self.office.limits.message_size, crlf=self.crlf)
-        self._content_began = self.office.clock()
         self._content_answered = False
-        # A client that did not wait for our 354: all of it may be here.
-        early = self._reader.take_all()
-        if early:
-            self._content_received(early)
+        try:
+            self._content = Content(self.office.limits.message_size, crlf=self.crlf)
+            self._content_began = self.office.clock()
+            # A client that did not wait for our 354: all of it may be here.
+            early = self._reader.take_all()
+            if early:
+                self._content_received(early)
+        except Exception as error:
+            self._content_failed(error)
         if self._reader.ended:
             self._content_lost()
 
@@ -361,6 +387,12 @@ class SmtpConnection(asyncio.Protocol):
                     self._content_answered = True
                     self.say(replies.endless(content.size, limits.message_size))
                     self._write()
+
+    def _content_failed(self, error: Exception) -> None:
+        """End the session for an error of our own: what comes is content, and not to be obeyed."""
+        self._content = None
+        self._count(0)
+        self._fail(error, answered=self._content_answered)
 
     def _content_lost(self) -> None:
         if self._content is not None:

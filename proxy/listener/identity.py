@@ -43,19 +43,22 @@ class IdentifiedProtocol(SmtpProtocol):
     def client(self) -> Client:
         """Who is speaking, as far as is known by now."""
         if self._client is None:
-            protocol = "ESMTP" if self._extended else "SMTP"
-            if self._extended:
-                protocol += ("S" if self.in_tls else "") + ("A" if self._login else "")
-            uid = self.local_uid(only_if_cheap=False) if self.office.intake.wants_users else None
-            self._client = Client(
-                address=self.address,
-                helo=self._helo,
-                protocol=protocol,
-                login=self._login,
-                uid=uid,
-                user="" if uid is None else user_name(uid),
-            )
+            self._client = self._identified()
         return self._client
+
+    def _identified(self) -> Client:
+        protocol = "ESMTP" if self._extended else "SMTP"
+        if self._extended:
+            protocol += ("S" if self.in_tls else "") + ("A" if self._login else "")
+        uid = self.local_uid(only_if_cheap=False) if self.office.intake.wants_users else None
+        return Client(
+            address=self.address,
+            helo=self._helo,
+            protocol=protocol,
+            login=self._login,
+            uid=uid,
+            user="" if uid is None else user_name(uid),
+        )
 
     def smtp_HELO(self, hostname: str) -> None:
         """Begin a session without extensions."""
@@ -81,17 +84,20 @@ class IdentifiedProtocol(SmtpProtocol):
         if arg:
             self.fault(replies.NO_ARGUMENT)
             return None
-        if self._reader.pending:
-            # Commands from before the encryption must not count as said within it.
-            self.say(replies.TLS_CROWDED)
-            self._closing = True
-            return None
-        self.say(replies.TLS_READY)
-        self._write()
         return self._start_tls(self.door.tls)
 
     async def _start_tls(self, tls: ssl.SSLContext) -> None:
         assert self.transport is not None
+        if self._closing:
+            return
+        # Commands from before the encryption must not count as said within it. From this look at
+        # what has come to the end of plain reading, in start_tls, nothing may be waited for.
+        if self._reader.pending:
+            self.say(replies.TLS_CROWDED)
+            self._closing = True
+            return
+        self.say(replies.TLS_READY)
+        self._write()
         try:
             transport = await self.loop.start_tls(
                 self.transport,
@@ -135,6 +141,8 @@ class IdentifiedProtocol(SmtpProtocol):
         return replies.AUTH_LATE if self.in_transaction else None
 
     async def _log_in(self, mechanism: str, words: list[str]) -> None:
+        # Idle as between commands, there being no mail: if it gives way, `end` ends the reader, and
+        # so the dialog. `_rests` is not needed: `finally` ends the idleness.
         self.office.crowd.rests(self)
         try:
             login = await Login(self.loop, self._reader, self._challenge).converse(mechanism, words)

@@ -2,6 +2,9 @@
 
 The kernel is asked for the client's own socket: by netlink (sock_diag(7), 20 µs however many
 connections there are), and where that is closed to us from /proc/net/tcp and tcp6 (proc(5)).
+
+A socket whose program has closed it is nobody's: the kernel shows it with inode 0, and with uid 0,
+which must not be taken for root's.
 """
 
 import functools
@@ -32,7 +35,8 @@ def plain_address(host: str) -> str:
 def local_uid(client: Inet, server: Inet, *, only_if_cheap: bool = False) -> int | None:
     """Return the user id of the process on this host whose socket goes from `client` to `server`.
 
-    None when it is not of this host, or the kernel does not say; `only_if_cheap`: by netlink.
+    None when it is not of this host, when its process has closed it, or when the kernel does not
+    say; `only_if_cheap`: by netlink.
     """
     if not ipaddress.ip_address(client[0]).is_loopback:
         return None
@@ -74,7 +78,7 @@ def _packed(family: int, host: str) -> bytes:
 
 
 def _ask_kernel(family: int, client: Inet, server: Inet) -> int | None:
-    """Return the uid by sock_diag(7), None when there is no such socket.
+    """Return the uid by sock_diag(7), None when there is no such socket or it is nobody's.
 
     Raises:
         OSError: netlink is not open to us, or does not know this question.
@@ -97,12 +101,14 @@ def _ask_kernel(family: int, client: Inet, server: Inet) -> int | None:
         raise OSError(failure, "sock_diag")
     # struct inet_diag_msg: 4 octets, the id (48), expires, rqueue, wqueue, uid, inode.
     found_ports = answer[20:24]
-    uid: int = struct.unpack_from("=I", answer, 16 + 4 + 48 + 12)[0]
-    return uid if found_ports == ports else None  # not a listening socket of that port
+    uid: int
+    uid, inode = struct.unpack_from("=II", answer, 16 + 4 + 48 + 12)
+    # Other ports: a listening socket's.
+    return uid if inode and found_ports == ports else None
 
 
 def _read_proc(family: int, client: Inet, server: Inet) -> int | None:
-    """Return the uid that /proc/net/tcp or tcp6 shows for the socket, None when it is not there."""
+    """Return the uid that /proc/net/tcp or tcp6 shows, None when no socket of anybody is there."""
 
     def shown(end: Inet) -> str:
         octets = _packed(family, end[0])
@@ -119,5 +125,6 @@ def _read_proc(family: int, client: Inet, server: Inet) -> int | None:
     at = text.find(wanted)
     if at < 0:
         return None
-    # st, queues, timer, retransmits, uid
-    return int(text[at + len(wanted) :].split(maxsplit=5)[4])
+    # st, queues, timer, retransmits, uid, timeout, inode
+    fields = text[at + len(wanted) :].split(maxsplit=7)
+    return int(fields[4]) if int(fields[6]) else None

@@ -47,9 +47,7 @@ class SmtpProtocol(SmtpConnection):
         try:
             self._obey_what_came()
         except Exception as error:
-            self.defect(error)
-            self.say(replies.OUR_FAULT_CLOSING)
-            self._closing = True
+            self._fail(error)
         if self._closing:
             self.end()
         else:
@@ -63,13 +61,18 @@ class SmtpProtocol(SmtpConnection):
                 return
             if len(self._out) >= _UNSENT:
                 # Of what came in one piece: memory for the replies, and a turn for the others.
-                self.loop.call_soon(self.go_on)
+                self._due = True
+                self.loop.call_soon(self._next_turn)
                 return
             line = self._reader.take_line()
             if line is None:
                 self._await_line()
                 return
             self._line_came(line)
+
+    def _next_turn(self) -> None:
+        self._due = False
+        self.go_on()
 
     def _await_line(self) -> None:
         """Be idle until more comes.

@@ -6,7 +6,9 @@ import asyncio
 class Reader:
     """What a client has sent and nobody has taken yet.
 
-    Beyond twice `limit` octets the client is held back, until there are no more than `limit`.
+    Beyond twice `limit` octets the client is held back, until there are no more than `limit`, or
+    `keep_last` says that its line's end is awaited. So what is here is at most twice `limit` and
+    what comes in one read more.
     """
 
     __slots__ = ("_buffer", "_limit", "_paused", "_transport", "_waiting", "crlf", "ended")
@@ -60,13 +62,23 @@ class Reader:
         """Take all that is here."""
         return self._take(len(self._buffer)) if self._buffer else b""
 
+    def discard(self) -> None:
+        """Throw away all that is here, and hold the client back no longer."""
+        self._buffer.clear()
+        if self._transport is not None and not self._transport.is_closing():
+            self._resume()
+
     def keep_last(self, count: int) -> int:
-        """Throw away all that is here but the last `count` octets; return how many those were."""
+        """Throw away all that is here but the last `count` octets; return how many those were.
+
+        What is here is no whole line, so the client is held back no longer, room or not.
+        """
+        if self._paused:
+            self._resume()
         surplus = len(self._buffer) - count
         if surplus <= 0:
             return 0
         del self._buffer[:surplus]
-        self._resume()  # room or not: a line's end is needed
         return surplus
 
     def put_back(self, octets: bytes) -> None:

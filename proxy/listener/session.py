@@ -109,6 +109,8 @@ class SmtpSession(IdentifiedProtocol):
         self._once = once
         self._errors = 0
         self.transaction_until = self.office.clock() + self.office.limits.transaction
+        if self._client is None and self._intake.wants_users:
+            self._client = self._identified()  # whose a connection is shows only while it is open
         self.say(replies.SENDER_OK)
 
     def _judge_mail_parameters(self, path: PathArgument) -> bytes | None:

@@ -128,7 +128,7 @@ class Wire(asyncio.Protocol):
 
     def _send(self) -> None:
         self._due = False
-        if self._outgoing and self._transport is not None:
+        if self._outgoing and not self._awaited and self._transport is not None:
             self._awaited, self._asked = self._asked, self._awaited
             out, self._outgoing = self._outgoing, []
             if sum(map(len, out)) > _JOINED_OCTETS:

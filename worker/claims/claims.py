@@ -210,7 +210,7 @@ class Claims:
             await self._keeping.settle_lineage()
             return []
         self._pulse.suspended = answer[0] == b"suspended"
-        if len(answer) > 1 and answer[0] != b"emptied":
+        if answer[0] == b"spent" or (len(answer) > 1 and answer[0] != b"emptied"):
             self._work.set()
         return claims
 
@@ -218,6 +218,7 @@ class Claims:
         self, me: Registration, answer: Sequence[Any], ask: Callable[..., Awaitable[Any]]
     ) -> list[Claim]:
         if len(answer) == 1:
+            me.claim += answer[0] == b"spent"
             return []
         execution = f"{me.incarnation}-{me.claim}"
         rows = [list(answer[at : at + 6]) for at in range(1, len(answer), 6)]
@@ -299,17 +300,18 @@ class Claims:
         """Return whether others still see this worker alive, so that a final dot may be sent."""
         return self._pulse.fresh()
 
-    async def wait_for_work(self, timeout: float) -> None:  # noqa: ASYNC109 - its end is no error
+    async def wait_for_work(self, timeout: float) -> bool:  # noqa: ASYNC109 - its end is no error
         """Return when there may be something to claim, at the latest after `timeout` seconds.
 
-        At once when the last `claim` took mail and may have left some in the queues that were
-        asked. What came since it was called is not missed.
+        True: it had to be waited for. False, at once: the last `claim` took mail and may have left
+        some in the queues that were asked, or something came since it was called.
         """
         if self._work.is_set():
-            return
+            return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._work.wait()
+        return True
 
     def wake(self) -> None:
         """Let `wait_for_work` return: there is room for mail that the last `claim` left."""

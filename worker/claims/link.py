@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import MasterDownError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from proxy.log import events
@@ -53,7 +53,7 @@ class Question(Protocol):
 
 
 class Line:
-    """One connection, opened when it is needed; each answer is waited for `patience` seconds."""
+    """One connection, opened when it is needed; each question has `patience` seconds in all."""
 
     def __init__(self, redis: Redis, patience: float) -> None:
         self._redis = redis
@@ -69,6 +69,9 @@ class Line:
         try:
             async with asyncio.timeout(self._patience):
                 return await question.call(wire, *args)
+        except (ReadOnlyError, MasterDownError):
+            await wire.close()  # who is the master now, a new connection finds out
+            raise
         except TimeoutError as error:
             await wire.close()  # what else waits on it hears so at once
             raise RedisTimeoutError(f"no answer within {self._patience:g} s") from error
@@ -125,6 +128,6 @@ class Link:
                 if not self.patient:
                     raise
                 if not isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
-                    pause = _LONGEST_PAUSE_S  # LOADING, READONLY, MISCONF: an answer, but no
+                    pause = _LONGEST_PAUSE_S  # LOADING, MISCONF: an answer, but no
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)

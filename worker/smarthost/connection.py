@@ -181,8 +181,14 @@ class Connection(asyncio.Protocol):
             self._transport.write(b"".join(pieces))
 
     def _begin_content(self, exchange: Exchange) -> None:
-        """354 has come: ask for permission, and stream the content meanwhile if it is long."""
+        """354 has come: ask for leave to send the content with its dot, if long when it is out."""
         exchange.begun = True
+        if len(exchange.transaction.content) > CHUNK:
+            self._streaming = self._loop.create_task(self._stream(exchange))
+        else:
+            self._ask_leave(exchange)
+
+    def _ask_leave(self, exchange: Exchange) -> None:
         try:
             answer = exchange.transaction.before_dot()
             permission = asyncio.ensure_future(answer)
@@ -191,9 +197,7 @@ class Connection(asyncio.Protocol):
             return
         if permission is not answer:
             self._asking = permission
-        if len(exchange.transaction.content) > CHUNK:
-            self._streaming = self._loop.create_task(self._stream(exchange, permission))
-        elif permission.done():
+        if permission.done():
             self._permitted(exchange, permission)
         else:
             permission.add_done_callback(lambda _: self._permitted(exchange, permission))
@@ -213,8 +217,11 @@ class Connection(asyncio.Protocol):
     def _withhold(self, answer: str) -> None:
         self._break(f"the final dot was held back by us: {answer}", ours=True)
 
-    async def _stream(self, exchange: Exchange, permission: "asyncio.Future[bool]") -> None:
-        """Write a long content as fast as it is taken, then wait for permission for the dot."""
+    async def _stream(self, exchange: Exchange) -> None:
+        """Write a long content as fast as it is taken, then ask for leave to send the dot.
+
+        Not before: others may take this worker for dead while the far end takes its time.
+        """
         content = exchange.transaction.content
         start = 0
         try:
@@ -226,8 +233,7 @@ class Connection(asyncio.Protocol):
                     async with asyncio.timeout(self._command_timeout):
                         await self._room.wait()
             exchange.streamed = True
-            await asyncio.wait((permission,))
-            self._permitted(exchange, permission)
+            self._ask_leave(exchange)
         except TimeoutError:
             self._break(f"the message was not taken within {self._command_timeout:g} s")
         finally:

@@ -2,8 +2,9 @@
 -- can only be a clock's fault, id and number of the store as this host knows it ('' for unknown),
 -- stream, slots, ...
 -- Returns {word, stream, id, envelope, body, dot, died, ...}; word: claimed | emptied (and nothing was
--- left behind in the queues that were asked) | suspended | gone | older (this store is an older copy of
--- that, or a new one: nothing of it is sent before that is settled). In place of a large body stands
+-- left behind in the queues that were asked) | spent (the number was used, and nothing of what it claimed
+-- is left) | suspended | gone | older (this store is an older copy of that, or a new one: nothing of it is
+-- sent before that is settled). In place of a large body stands
 -- how many octets it has; whoever claims reads it by itself.
 -- A number that was used answers with what it claimed; a number below it (a call that lay in a
 -- socket while its repeat was served) claims nothing.
@@ -24,32 +25,13 @@ end
 local reply = {'claimed'}
 if number < last then return reply end
 
-local function add(stream, id, fields)
-  local at = #reply
-  reply[at + 1], reply[at + 2] = stream, id
-  reply[at + 3], reply[at + 4] = fields[1] or '', fields[2] or ''
-  reply[at + 5], reply[at + 6] = fields[3] or '', fields[4] or ''
-end
-
 -- Whether an id is of our making. Such a job without envelope and body is what RQ saved of its copy
 -- after the message had gone out.
 local function ours(id)
   return string.match(id, '^[0-9a-z]+') and #string.match(id, '^[0-9a-z]+') == 26
 end
 
-if number == last then
-  local tail = ':' .. execution
-  for index = 9, #ARGV, 2 do
-    for _, member in ipairs(call('ZRANGE', STARTED .. ARGV[index], 0, -1)) do
-      if string.sub(member, -#tail) == tail then
-        local id = string.sub(member, 1, -#tail - 1)
-        add(ARGV[index], id, to_relay(id))
-      end
-    end
-  end
-  return reply
-end
-
+if number == last then return once_more(execution) end
 if call('EXISTS', SUSPENDED) == 1 then return {'suspended'} end
 
 -- Puts what is due at its queue's tail; says whether there may be more. Here, and not at a heartbeat,
@@ -123,7 +105,7 @@ for index = 9, #ARGV, 2 do
           call('ZADD', STARTED .. stream, unpack(claims))
           claims = {}
         end
-        add(stream, id, fields)
+        add(reply, stream, id, fields)
         octets = octets + size
         want = want - 1
       end

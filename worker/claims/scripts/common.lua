@@ -53,7 +53,8 @@ end
 local LARGE = 65536 -- below it a second question costs as much
 local function to_relay(id)
   local job = JOB .. id
-  local size = call('HSTRLEN', job, 'body')
+  local ours, size = pcall(call, 'HSTRLEN', job, 'body')
+  if not ours then return {}, 0 end -- a foreign key: no mail of ours, and nobody else's has to wait for it
   local body = size < LARGE and 'body' or ''
   local fields = call('HMGET', job, 'envelope', body, 'dot', 'died', 'status', 'claim')
   if size >= LARGE then fields[2] = size end
@@ -84,6 +85,30 @@ local function all_streams()
     if stream then streams[#streams + 1] = stream end
   end
   return streams
+end
+
+-- Adds a job, as `to_relay` read it, to what a claim answers.
+local function add(reply, stream, id, fields)
+  local at = #reply
+  reply[at + 1], reply[at + 2] = stream, id
+  reply[at + 3], reply[at + 4] = fields[1] or '', fields[2] or ''
+  reply[at + 5], reply[at + 6] = fields[3] or '', fields[4] or ''
+end
+
+-- What a claim answers that has been carried out before: all that it claimed, also of a stream that
+-- nobody asks for any more; "spent" where nothing of that is left.
+local function once_more(execution)
+  local reply, tail = {'claimed'}, ':' .. execution
+  for _, stream in ipairs(all_streams()) do
+    for _, member in ipairs(call('ZRANGE', STARTED .. stream, 0, -1)) do
+      if string.sub(member, -#tail) == tail then
+        local id = string.sub(member, 1, -#tail - 1)
+        add(reply, stream, id, (to_relay(id)))
+      end
+    end
+  end
+  if #reply == 1 then reply[1] = 'spent' end
+  return reply
 end
 
 -- Ends every claim of one incarnation and strikes it off; returns how many jobs came back, and the

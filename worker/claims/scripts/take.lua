@@ -21,7 +21,8 @@ for _, hold in ipairs(standing_holds() or {}) do
   if string.match(hold.name, '^' .. RESTORED .. '%d*$') then restored[#restored + 1] = hold end
 end
 local reply = {'claimed'}
-if number <= last then return reply end -- what was claimed under it comes with the next claim
+if number < last then return reply end
+if number == last then return once_more(execution) end
 
 for index = 8, #ARGV, 2 do
   local id = ARGV[index]
@@ -36,9 +37,7 @@ for index = 8, #ARGV, 2 do
       call('HSET', job, 'status', 'started', 'started_at', date, 'worker_name', name,
         'claim', execution)
       call('ZADD', STARTED .. stream, 'inf', id .. ':' .. execution)
-      local at = #reply
-      reply[at + 1], reply[at + 2], reply[at + 3] = stream, id, fields[1]
-      reply[at + 4], reply[at + 5], reply[at + 6] = fields[2] or '', fields[3] or '', fields[4] or ''
+      add(reply, stream, id, fields)
     end
   end
 end
