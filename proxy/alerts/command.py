@@ -40,7 +40,8 @@ class Command:
         complaint = asyncio.create_task(_head(ours))
         try:
             async with asyncio.timeout(self._patience):
-                with contextlib.suppress(ConnectionError):  # it need not read it
+                # It need not read it. uvloop's word for a pipe that is closed is RuntimeError.
+                with contextlib.suppress(ConnectionError, RuntimeError):
                     process.stdin.write(text.encode())
                     process.stdin.close()
                     await process.stdin.wait_closed()

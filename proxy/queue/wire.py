@@ -131,7 +131,8 @@ class Wire(asyncio.Protocol):
         if self._outgoing and not self._awaited and self._transport is not None:
             self._awaited, self._asked = self._asked, self._awaited
             out, self._outgoing = self._outgoing, []
-            if sum(map(len, out)) > _JOINED_OCTETS:
+            # On one that is closing, asyncio's writelines (from 3.12 on) would register it anew.
+            if sum(map(len, out)) > _JOINED_OCTETS and not self._transport.is_closing():
                 self._transport.writelines(out)
             else:
                 self._transport.write(out[0] if len(out) == 1 else b"".join(out))
