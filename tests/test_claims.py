@@ -30,7 +30,7 @@ from tests.support.mail_queue import (
 )
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import wait_until
-from worker.claims import Settlement
+from worker.claims import Claims, Settlement
 
 
 async def test_a_claimed_message_is_returned_whole_and_stands_in_the_started_registry(
@@ -498,8 +498,8 @@ async def test_closing_returns_what_is_claimed_and_keeps_only_marks_whose_dot_ma
 ) -> None:
     client = redis_server.client()
     ids = put(client, 3)
-    claims_context = claims_on(redis_server.data_dir)
-    claims = await claims_context.__aenter__()
+    claims = Claims(Settings(), redis_server.data_dir, ("outbound",), number=1)
+    await claims.start()
     first, second, _third = await claim_all(claims, 3)
     await claims.mark(first, ("you@example.net",))
     await claims.mark(second, ("you@example.net",))

@@ -418,5 +418,5 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in running:
             task.cancel()
         # Once is not always enough: the library's own time-outs may swallow it in Python 3.11.
-        await asyncio.wait(running, timeout=0.1)
+        await asyncio.wait(running, timeout=2.0)
     await asyncio.gather(*tasks, return_exceptions=True)
