@@ -28,7 +28,7 @@ def report(
     costs = cost_table(results)
     if costs:
         parts += [
-            "## Processor time (µs a message), memory (MB, at its peak; of the idle one at rest)",
+            f"## {_COSTS}",
             costs,
         ]
     if points:

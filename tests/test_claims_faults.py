@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError
 
@@ -111,15 +112,24 @@ async def test_messages_whose_reading_was_cancelled_are_returned_by_the_next_cla
         assert {claim.id: claim.body for claim in got}[ids[0]] == LARGE
 
 
+async def a_look_whose_reading_failed(
+    claims: Claims, wire: Wire, client: redis.Redis, stream: str = "outbound"
+) -> tuple[str, bytes]:
+    """Claim a large message out of turn, and lose what is read of it; return id and envelope."""
+    [message_id] = put(client, stream=stream, body=LARGE)
+    envelope = job(client, message_id)["envelope"]
+    wire.lose_reply_to(READING)
+    with pytest.raises(RedisConnectionError):
+        await claims.take(stream, {message_id: envelope})
+    return message_id, envelope
+
+
 async def test_a_large_message_out_of_turn_whose_reading_failed_comes_with_the_next_claim(
     redis_server: RedisServer,
 ) -> None:
     client = redis_server.client()
     async with claims_over_wire(redis_server) as (claims, wire):
-        [message_id] = put(client, body=LARGE)
-        wire.lose_reply_to(READING)
-        with pytest.raises(RedisConnectionError):
-            await claims.take("outbound", {message_id: job(client, message_id)["envelope"]})
+        message_id, _ = await a_look_whose_reading_failed(claims, wire, client)
         [claim] = await claims.claim({"outbound": 1})
         assert (claim.id, claim.body) == (message_id, LARGE)
 
@@ -457,10 +467,7 @@ async def test_what_was_claimed_out_of_turn_comes_though_its_stream_is_no_longer
 ) -> None:
     client = redis_server.client()
     async with claims_over_wire(redis_server) as (claims, wire):
-        [message_id] = put(client, stream="gone", body=LARGE)
-        wire.lose_reply_to(READING)
-        with pytest.raises(RedisConnectionError):
-            await claims.take("gone", {message_id: job(client, message_id)["envelope"]})
+        message_id, _ = await a_look_whose_reading_failed(claims, wire, client, "gone")
         [claim] = await claims.claim({"outbound": 1})
         assert (claim.id, claim.stream) == (message_id, "gone")
 
@@ -470,11 +477,7 @@ async def test_a_second_look_out_of_turn_gets_what_the_first_one_claimed(
 ) -> None:
     client = redis_server.client()
     async with claims_over_wire(redis_server) as (claims, wire):
-        [message_id] = put(client, body=LARGE)
-        envelope = job(client, message_id)["envelope"]
-        wire.lose_reply_to(READING)
-        with pytest.raises(RedisConnectionError):
-            await claims.take("outbound", {message_id: envelope})
+        message_id, envelope = await a_look_whose_reading_failed(claims, wire, client)
         [claim] = await claims.take("outbound", {message_id: envelope})
         assert claim.body == LARGE
 
@@ -484,10 +487,7 @@ async def test_a_claim_whose_messages_others_took_away_does_not_stop_the_next(
 ) -> None:
     client = redis_server.client()
     async with claims_over_wire(redis_server) as (claims, wire):
-        [message_id] = put(client, body=LARGE)
-        wire.lose_reply_to(READING)
-        with pytest.raises(RedisConnectionError):
-            await claims.take("outbound", {message_id: job(client, message_id)["envelope"]})
+        message_id, _ = await a_look_whose_reading_failed(claims, wire, client)
         client.delete(keys.started_key("outbound"), keys.job_key(message_id))
         [other] = put(client)
         assert await claims.claim({"outbound": 1}) == []

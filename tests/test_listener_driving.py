@@ -317,7 +317,7 @@ async def test_nothing_is_said_twice_when_writing_leads_back_to_the_session() ->
         if len(times) == 1:
             session.resume_writing()
 
-    line.write = reentrant  # type: ignore[method-assign]
+    line.write = reentrant  # type: ignore[method-assign]  # of this one line
     session.data_received(b"NOOP\r\n")
     assert line.said.split(b"\r\n")[1:] == [b"250 2.0.0 Ok", b""]
     session.connection_lost(None)
