@@ -22,7 +22,7 @@ from tests.support.mail_queue import (
 from tests.support.redis_server import RedisServer
 from tests.support.relaying import login_without_api, relay_at_work, sample, settings_for
 from tests.support.waiting import wait_until
-from worker import ledger, pauses
+from worker import daemon, ledger, pauses
 from worker.claims.scripts import REAP
 from worker.smarthost.connection import Connection
 
@@ -62,6 +62,15 @@ async def test_a_message_is_sent_once_over_tls_and_leaves_nothing_behind(
     assert taken.recipients == ("you@example.net",)
     assert taken.tls.startswith("TLSv1")
     assert nothing_left(queue)
+
+
+async def test_what_waits_leaves_with_a_workers_start_and_not_with_its_first_look_at_the_clock(
+    queue: redis.Redis, far_end: FarEnd, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "_TICK_S", 3600.0)
+    put(queue)
+    async with relay_at_work(settings_for(far_end, data_dir), data_dir):
+        await far_end.until(1)
 
 
 async def test_a_thousand_messages_arrive_once_each(

@@ -102,7 +102,7 @@ class Channel(InHand):
         self._roomy = roomy
         self._closing = ""  # why no more mail is taken
         self._pool = Pool(
-            smarthost, self._logins, budget, opened=self._opened, failed=self._not_opened
+            smarthost, self._logins, budget, self._opened, self._not_opened, self.feed
         )
         self._congestion = Congestion()
         self._experience = Experience(
@@ -110,7 +110,6 @@ class Channel(InHand):
         )
         budget.join(self)
         self._width = 0
-        self._measure()
 
     # -- what the claiming loop and the budget ask ---------------------------------------------
 
@@ -359,6 +358,7 @@ class Channel(InHand):
 
     def start(self) -> None:
         """See at once whether mail can leave, rather than with the first message."""
+        self._measure()
         if self._logins.first() is None:
             self._close_gate(
                 Reason.CREDENTIALS, f"no credential: {self._logins.way.names} is not set"

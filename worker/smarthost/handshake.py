@@ -10,7 +10,8 @@ import re
 import secrets
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import aiosmtplib
@@ -30,6 +31,18 @@ _DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 def ehlo_name(hostname: str) -> str:
     """Return `hostname` when EHLO may carry it, else an address literal (RFC 5321 §4.1.4)."""
     return hostname if _DOMAIN.fullmatch(hostname) else "[127.0.0.1]"
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What an attempt tells whoever ordered it, and asks of them, on its way.
+
+    `offered` is called when the far end has greeted and offers STARTTLS: it is there. `login_due`,
+    with the login to be used, is awaited before that is shown; what it raises ends the attempt.
+    """
+
+    offered: Callable[[], None]
+    login_due: Callable[[Login], Awaitable[None]]
 
 
 class Handshake:
@@ -65,7 +78,9 @@ class Handshake:
             tls_context=tls_context,
         )
 
-    async def run(self, login: Login | None, mechanisms: Sequence[str]) -> aiosmtplib.SMTP:
+    async def run(
+        self, login: Login | None, mechanisms: Sequence[str], course: Course | None = None
+    ) -> aiosmtplib.SMTP:
         """Return the client, over verified TLS and logged in unless `login` is None.
 
         Raises:
@@ -73,8 +88,12 @@ class Handshake:
         """
         try:
             await self._greet()
+            if course is not None:
+                course.offered()
             await self._start_tls()
             if login is not None:
+                if course is not None:
+                    await course.login_due(login)
                 await self._log_in(login, mechanisms)
         except BaseException as error:
             self._drop()
@@ -92,10 +111,10 @@ class Handshake:
         self._transport = self.smtp.transport
         self._phase = Phase.EHLO
         await self.smtp.ehlo()
-
-    async def _start_tls(self) -> None:
         if not self.smtp.supports_extension("starttls"):
             raise ConnectFailure(Phase.OFFER, None, "nothing is sent in clear")
+
+    async def _start_tls(self) -> None:
         self._phase = Phase.STARTTLS
         await self.smtp.starttls()
         self._transport = self.smtp.transport

@@ -15,6 +15,7 @@ from worker.pauses import Reason
 from worker.replies import ConnectFailure
 from worker.smarthost.connection import Connection
 from worker.smarthost.endpoints import Endpoint, Endpoints
+from worker.smarthost.handshake import Course
 from worker.smarthost.opening import connect
 from worker.smarthost.sasl import Login
 from worker.smarthost.tls import TrustStore, TrustStoreUnusable
@@ -107,11 +108,11 @@ class Smarthost:
         self._endpoints = Endpoints(host, postmark.ports)
 
     async def open(
-        self, logins: "Logins", avoid: Endpoint | None = None
+        self, logins: "Logins", course: Course, avoid: Endpoint | None = None
     ) -> tuple[Connection, Login]:
         """Return a connection, ready for mail, by the first endpoint and credential that work.
 
-        `avoid`, where something just went wrong, is tried last.
+        Each attempt follows `course`. `avoid`, where something just went wrong, is tried last.
 
         Raises:
             RouteClosed: none does.
@@ -131,7 +132,7 @@ class Smarthost:
             failure = None
             while login is not None:
                 try:
-                    connection = await self._connect(endpoint, login, context)
+                    connection = await self._connect(endpoint, login, context, course)
                 except ConnectFailure as error:
                     failure = error
                     if judge_connect(error) is not Blame.CREDENTIALS:
@@ -151,7 +152,11 @@ class Smarthost:
         raise RouteClosed(Reason.UNREACHABLE, "; ".join(details), route)
 
     async def _connect(
-        self, endpoint: Endpoint, login: Login | None, context: ssl.SSLContext
+        self,
+        endpoint: Endpoint,
+        login: Login | None,
+        context: ssl.SSLContext,
+        course: Course | None = None,
     ) -> Connection:
         return await connect(
             endpoint,
@@ -159,6 +164,7 @@ class Smarthost:
             tls=context,
             auth=self._postmark.auth,
             local_hostname=self._local_name,
+            course=course,
         )
 
     def _worked(self, endpoint: Endpoint, connection: Connection) -> None:

@@ -9,7 +9,7 @@ from worker.replies import ConnectFailure
 from worker.smarthost import dial
 from worker.smarthost.connection import Connection
 from worker.smarthost.endpoints import Endpoint
-from worker.smarthost.handshake import Handshake
+from worker.smarthost.handshake import Course, Handshake
 from worker.smarthost.sasl import Login
 from worker.smarthost.transaction import Offers
 from worker.verdict import Blame, judge_connect
@@ -22,6 +22,7 @@ async def connect(
     tls: ssl.SSLContext,
     auth: Sequence[str],
     local_hostname: str,
+    course: Course | None = None,
     connect_timeout: float = 10.0,
     command_timeout: float = 60.0,
     final_timeout: float = 600.0,
@@ -32,7 +33,7 @@ async def connect(
     for the lookup, for each address to answer, and for its greeting; `command_timeout` for each
     reply to a command, `final_timeout` for the reply to the final dot. Without `login` there is no
     AUTH: enough to look at an endpoint, not to send. `local_hostname` is what EHLO says; it is
-    never looked up.
+    never looked up. `course` is followed by each attempt, at one address after the other.
 
     Raises:
         ConnectFailure: no address gave such a connection; tells the first fault that is not the
@@ -53,7 +54,7 @@ async def connect(
             command_timeout=command_timeout,
         )
         try:
-            client = await handshake.run(login, auth)
+            client = await handshake.run(login, auth, course)
         except ConnectFailure as failure:
             # What one address cannot do another may; silence, though, is paid for only once.
             late = loop.time() - started >= connect_timeout

@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from worker.smarthost.connection import Connection
 from worker.smarthost.endpoints import Endpoint
+from worker.smarthost.handshake import Course
 from worker.smarthost.host import Budget, Logins, RouteClosed, Smarthost
 from worker.smarthost.sasl import Login
 
@@ -13,11 +16,28 @@ IDLE_S = 60.0
 """A connection without mail for so long is closed."""
 
 
+class _OtherLogin(Exception):
+    """The attempt that went ahead was let in by another login than this one would show."""
+
+
+@dataclass(slots=True)
+class _Ahead:
+    """The attempt that goes ahead while no connection stands; the `others` wait for its `end`.
+
+    `end` is the login that it was let in by, None when it failed. `offered`: the far end is there.
+    """
+
+    end: asyncio.Future[Login | None]
+    offered: bool = False
+    others: set[asyncio.Task[None]] = field(default_factory=set)
+
+
 class Pool:
     """The connections of one channel.
 
     `opened` is called after each new connection, with what it logged in by, `failed` when none can
-    be had; both in the event loop, after the pool has taken note.
+    be had, `growable` when `grow` may do more than before; all in the event loop, after the pool
+    has taken note.
     """
 
     def __init__(
@@ -25,9 +45,9 @@ class Pool:
         smarthost: Smarthost,
         logins: Logins,
         budget: Budget,
-        *,
         opened: Callable[[Login], None],
         failed: Callable[[RouteClosed], None],
+        growable: Callable[[], None],
     ) -> None:
         self.avoid: Endpoint | None = None
         """Where something just went wrong in the middle of a message: tried last."""
@@ -36,11 +56,13 @@ class Pool:
         self._budget = budget
         self._opened = opened
         self._failed = failed
+        self._growable = growable
         self._connections: dict[Connection, int] = {}  # with the transactions each has ended
         self._outgoing: set[Connection] = set()  # to be closed when they have ended what they have
         self._logged_in: WeakKeyDictionary[Connection, Login] = WeakKeyDictionary()
         self._opening: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
+        self._ahead: _Ahead | None = None
         self._reached = False
         self._renewals = 0
 
@@ -96,12 +118,15 @@ class Pool:
     def grow(self, wanted: int, width: int, *, fresh: bool = False) -> None:
         """Open up to `wanted` more connections, `width` in all.
 
-        Until one stands only one is tried, so that a dead host, or a password that has become a
-        wrong one, costs one attempt and not ten. `fresh`: where there is no room for one more, the
-        idlest makes place.
+        While none stands one goes ahead, so that a dead host costs one attempt and not ten. The
+        others set out when the far end has answered it, and log in when it was let in, so that a
+        password that has become a wrong one is shown once. `fresh`: where there is no room for one
+        more, the idlest makes place.
         """
         wanted -= len(self._opening)
-        if not self._reached or not self._connections:
+        if self._ahead is not None:
+            wanted = wanted if self._ahead.offered else 0
+        elif not self._stands:
             wanted = min(wanted, 1 - len(self._opening))
         for _ in range(min(wanted, width - len(self))):
             if not self._budget.room():
@@ -113,33 +138,93 @@ class Pool:
                 self.retire(idle)
                 self.open_one()
 
-    def open_one(self) -> None:
-        """Begin to open a connection."""
-        task = asyncio.create_task(self._open(), name="connect")
-        self._opening.add(task)
+    @property
+    def _stands(self) -> bool:
+        return self._reached and bool(self._connections)
 
-    async def _open(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        renewals = self._renewals
-        try:
-            connection, login = await self._smarthost.open(self._logins, self.avoid)
-        except RouteClosed as closed:
-            self._opening.discard(task)
-            self._reached = False
-            self._failed(closed)
+    def open_one(self) -> None:
+        """Begin to open a connection; while none stands, and none goes ahead, this one does."""
+        if self._ahead is None and not self._stands:
+            self._ahead = _Ahead(asyncio.get_running_loop().create_future())
+            task = asyncio.create_task(self._go_ahead(self._ahead), name="connect")
         else:
-            self._opening.discard(task)
-            self._connections[connection] = 0
-            self._logged_in[connection] = login
-            self._reached = True
-            if renewals != self._renewals and login not in self._logins.way.logins():
-                self.retire(connection)  # its secret was changed meanwhile
-                self.open_one()
-                return
-            self._opened(login)
-        finally:
-            self._opening.discard(task)
+            task = asyncio.create_task(self._follow(self._ahead), name="connect")
+            if self._ahead is not None:
+                self._ahead.others.add(task)
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _go_ahead(self, ahead: _Ahead) -> None:
+        async def at_once(_: Login) -> None:
+            pass
+
+        renewals = self._renewals
+        course = Course(partial(self._far_end_answered, ahead), at_once)
+        try:
+            connection, login = await self._smarthost.open(self._logins, course, self.avoid)
+        except RouteClosed as closed:
+            self._let_others(ahead, None)
+            self._refused(closed)
+        else:
+            self._let_others(ahead, login)
+            self._take_up(connection, login, renewals)
+        finally:  # where it was cancelled
+            self._let_others(ahead, None)
+
+    def _far_end_answered(self, ahead: _Ahead) -> None:
+        ahead.offered = True
+        asyncio.get_running_loop().call_soon(self._growable)
+
+    def _let_others(self, ahead: _Ahead, login: Login | None) -> None:
+        """Let the others log in as well, or, where `login` is None, end their attempts."""
+        if ahead.end.done():
+            return
+        self._ahead = None
+        ahead.end.set_result(login)
+        if login is None:
+            for task in ahead.others & self._opening:
+                self._opening.discard(task)
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+                task.cancel()
+
+    async def _follow(self, ahead: _Ahead | None) -> None:
+        """Open a connection behind the one that goes `ahead`, if one does."""
+
+        async def let_in(login: Login) -> None:
+            if ahead is not None and await asyncio.shield(ahead.end) != login:
+                raise _OtherLogin
+
+        renewals = self._renewals
+        course = Course(lambda: None, let_in)
+        try:
+            connection, login = await self._smarthost.open(self._logins, course, self.avoid)
+        except _OtherLogin:
+            self._opening.discard(_this_task())
+            self._growable()
+        except RouteClosed as closed:
+            if ahead is not None:
+                await asyncio.wait((ahead.end,))  # what that one meets with says more
+            self._refused(closed)
+        else:
+            self._take_up(connection, login, renewals)
+
+    def _refused(self, closed: RouteClosed) -> None:
+        self._opening.discard(_this_task())
+        self._reached = False
+        self._failed(closed)
+
+    def _take_up(self, connection: Connection, login: Login, renewals: int) -> None:
+        """Use `connection` from now on; `renewals` had been counted when it was begun."""
+        self._opening.discard(_this_task())
+        self._connections[connection] = 0
+        self._logged_in[connection] = login
+        self._reached = True
+        if renewals != self._renewals and login not in self._logins.way.logins():
+            self.retire(connection)  # its secret was changed meanwhile
+            self.open_one()
+            return
+        self._opened(login)
 
     def renew(self, logins: Collection[Login]) -> None:
         """Use no connection any more that logged in by something else than `logins`.
@@ -190,3 +275,9 @@ class Pool:
         for connection in (*self._connections, *self._outgoing):
             self.retire(connection)
         await asyncio.gather(*self._opening, *self._closing, return_exceptions=True)
+
+
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
