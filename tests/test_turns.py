@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from proxy.queue import keys
 from tests.support.far_end import FarEnd
 from tests.support.mail_queue import envelope, put
 from tests.support.redis_server import RedisServer
@@ -65,6 +66,7 @@ async def test_what_comes_soon_after_a_claim_is_claimed_together_and_after_a_res
     monkeypatch.setattr("worker.daemon.GATHER_S", 6.0)
     queue: redis.Redis = redis_server.client()
     async with FarEnd() as far_end, relay_at_work(settings_for(far_end, data_dir), data_dir):
+        await wait_until(lambda: queue.pubsub_numsub(keys.WAKE_CHANNEL)[0][1] == 1)
         began = time.monotonic()
         put(queue)
         await far_end.until(1, timeout=60)
