@@ -60,7 +60,7 @@ class Far:
         return said
 
     def settled(self, messages: int) -> None:
-        """See that `messages` came, none of them twice and all of them over TLS.
+        """See that as many as `messages` came, no more, and all of them over TLS.
 
         Raises:
             RuntimeError: it is not so.
