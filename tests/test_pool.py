@@ -185,6 +185,19 @@ async def test_a_refusal_of_the_first_ends_attempts_that_wait_for_the_far_end(to
         await wait_until(lambda: left == WIDTH - 1, 5.0)  # before its patience with them ends
 
 
+async def test_attempts_that_wait_give_way_to_other_logins_with_mail(token: Path) -> None:
+    async def script(session: Session) -> None:
+        await up_to_login(session)
+        await session.until_end()
+
+    async with relaying(script, token) as (peer, relayed):
+        await wait_until(lambda: peer.connections == WIDTH)
+        relayed.pool.tidy(0.0, 2)
+        assert len(relayed.pool) == 2
+        relayed.pool.tidy(0.0, 0)
+        assert len(relayed.pool) == 1  # the one ahead goes on
+
+
 async def test_where_a_second_login_is_let_in_the_first_is_not_shown_again(
     token: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,18 @@ def test_ten_connections_that_fail_together_pause_it_as_one() -> None:
     assert gate.probe_due
 
 
+def test_a_login_refused_by_a_host_that_is_back_is_not_shown_again_by_the_hosts_pause() -> None:
+    now = [0.0]
+    gate = Gate(("gate-test",), lambda: now[0])
+    gate.close(Reason.CREDENTIALS, "535")
+    gate.close(Reason.UNREACHABLE, "down")
+    now[0] = 2.0
+    assert gate.probe_due  # that of the host; the login's comes after 12 s at the earliest
+    gate.close(Reason.CREDENTIALS, "535")
+    assert gate.reason is Reason.CREDENTIALS
+    assert not gate.probe_due
+
+
 @dataclass(eq=False)
 class Holder:
     wants_connections: bool = True

@@ -84,11 +84,11 @@ class Gate:
         What was under way when it closed, and fails of the same, is no probe and changes nothing.
         """
         scope, now = SCOPES[reason], self._clock()
+        if scope is Scope.ACCOUNT:  # the host had its say: it is there, and no more to be probed
+            self._drop(Scope.HOST)
         before = self._pauses.get(scope)
         if before is not None and before.reason is reason and not before.due(now):
             return
-        if scope is Scope.ACCOUNT:  # the host had its say: it is there
-            self._drop(Scope.HOST)
         self.tried = True
         self._trial.pop(scope, None)
         after = pauses.pause(before, reason, detail, now=now, chance=random.random())

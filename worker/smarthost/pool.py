@@ -1,7 +1,7 @@
 """The open connections of one login to one host: chosen, opened and closed as mail needs them."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -182,11 +182,14 @@ class Pool:
         self._ahead = None
         ahead.end.set_result(login)
         if login is None:
-            for task in ahead.others & self._opening:
-                self._opening.discard(task)
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
-                task.cancel()
+            self._give_up(ahead.others & self._opening)
+
+    def _give_up(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            self._opening.discard(task)
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+            task.cancel()
 
     async def _follow(self, ahead: _Ahead | None) -> None:
         """Open a connection behind the one that goes `ahead`, if one does."""
@@ -203,9 +206,9 @@ class Pool:
             self._opening.discard(_this_task())
             self._growable()
         except RouteClosed as closed:
-            if ahead is not None:
-                await asyncio.wait((ahead.end,))  # what that one meets with says more
-            self._refused(closed)
+            # What the one ahead meets with says more, and all there is to say where it failed.
+            if ahead is None or await asyncio.shield(ahead.end) is not None:
+                self._refused(closed)
         else:
             self._take_up(connection, login, renewals)
 
@@ -244,7 +247,10 @@ class Pool:
                 self.retire(connection)
 
     def tidy(self, now: float, width: int) -> None:
-        """Forget what is dead; close what is idle for too long, or more than `width` allows."""
+        """Forget what is dead; close what is idle for too long, or more than `width` allows.
+
+        Attempts that wait for the one ahead are given up, too, where they are too many.
+        """
         for connection in [c for c in self._connections if not c.alive and not c.outstanding]:
             del self._connections[connection]
         surplus = len(self) - width
@@ -254,6 +260,8 @@ class Pool:
             if surplus > 0 or now - connection.idle_since > IDLE_S:
                 surplus -= 1
                 self.retire(connection)
+        if surplus > 0 and self._ahead is not None:  # others have mail, and this far end lingers
+            self._give_up(list(self._ahead.others & self._opening)[:surplus])
 
     def retire(self, connection: Connection) -> None:
         """Take `connection` out of use and end it politely."""
@@ -275,6 +283,9 @@ class Pool:
         for connection in (*self._connections, *self._outgoing):
             self.retire(connection)
         await asyncio.gather(*self._opening, *self._closing, return_exceptions=True)
+        for connection in list(self._connections):  # opened in the turn in which it was cancelled
+            self.retire(connection)
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
 
 def _this_task() -> asyncio.Task[None]:
