@@ -65,8 +65,18 @@ async def test_what_comes_soon_after_a_claim_is_claimed_together_and_after_a_res
 ) -> None:
     monkeypatch.setattr("worker.daemon.GATHER_S", 6.0)
     queue: redis.Redis = redis_server.client()
-    async with FarEnd() as far_end, relay_at_work(settings_for(far_end, data_dir), data_dir):
-        await wait_until(lambda: queue.pubsub_numsub(keys.WAKE_CHANNEL)[0][1] == 1)
+    async with (
+        FarEnd() as far_end,
+        relay_at_work(settings_for(far_end, data_dir), data_dir) as relay,
+    ):
+
+        def rests() -> bool:
+            claims = relay.network._claims
+            asks = claims._work.is_set() or claims._one_claim.locked()
+            hears = queue.pubsub_numsub(keys.WAKE_CHANNEL)[0][1] == 1
+            return hears and bool(relay.channels[0]._pool.reached) and not asks
+
+        await wait_until(rests)
         began = time.monotonic()
         put(queue)
         await far_end.until(1, timeout=60)
