@@ -25,10 +25,9 @@ RATE = 200.0
 
 @asynccontextmanager
 async def installation(folder: Path, far_end: FarEnd | None = None) -> AsyncIterator[Installation]:
-    sections: dict[str, object] = {"retry": {"first": "1s"}}
-    if far_end is not None:
-        sections["postmark"] = far_end.postmark(ask_for="2s")
-    one = Installation(folder, sections)
+    # What a far end cut off after its dot is asked for, and only then sent again.
+    postmark = {"ask_for": "2s"} if far_end is None else far_end.postmark(ask_for="2s")
+    one = Installation(folder, {"retry": {"first": "1s"}, "postmark": postmark})
     if far_end is not None:
         one.environ["POSTMARK_SERVER_TOKEN"] = far_end.token
     try:
