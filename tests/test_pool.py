@@ -86,6 +86,18 @@ async def up_to_login(session: Session) -> None:
     await session.line()
 
 
+def answering(verdict: str, when: asyncio.Event) -> Script:
+    """Return a script that answers every login by `verdict`, but not before `when`."""
+
+    async def script(session: Session) -> None:
+        await up_to_login(session)
+        await when.wait()
+        await session.say(verdict)
+        await session.line()  # QUIT, or the end
+
+    return script
+
+
 async def test_a_far_end_that_does_not_answer_costs_one_attempt(token: Path) -> None:
     async def script(session: Session) -> None:
         await session.until_end()
@@ -127,14 +139,7 @@ async def test_a_far_end_without_tls_costs_one_attempt(token: Path) -> None:
 
 async def test_the_others_log_in_once_the_first_was_let_in(token: Path) -> None:
     let_in = asyncio.Event()
-
-    async def script(session: Session) -> None:
-        await up_to_login(session)
-        await let_in.wait()
-        await session.say(IN)
-        await session.line()  # QUIT
-
-    async with relaying(script, token) as (peer, relayed):
+    async with relaying(answering(IN, let_in), token) as (peer, relayed):
         await wait_until(lambda: sum(line.startswith("EHLO") for line in peer.heard) == 2 * WIDTH)
         await stays(lambda: logins(peer) == ["token-1"])
         let_in.set()
@@ -145,14 +150,7 @@ async def test_the_others_log_in_once_the_first_was_let_in(token: Path) -> None:
 
 async def test_a_refused_password_is_shown_once_and_told_once(token: Path) -> None:
     refused = asyncio.Event()
-
-    async def script(session: Session) -> None:
-        await up_to_login(session)
-        await refused.wait()
-        await session.say(NOT_IN)
-        await session.until_end()
-
-    async with relaying(script, token) as (peer, relayed):
+    async with relaying(answering(NOT_IN, refused), token) as (peer, relayed):
         await wait_until(lambda: peer.connections == WIDTH)
         await wait_until(lambda: logins(peer))
         refused.set()
