@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.config import ConfigError, Settings, load
+from proxy.config.fields import is_host_name
 from proxy.config.section import section_in
+from proxy.mail.address import ascii_domain, normal_address
 
 KEYS = sorted(
     {
@@ -74,6 +76,17 @@ def test_a_file_is_loaded_or_its_faults_are_told(tables: dict[str, Any]) -> None
     else:
         assert "outbound" in settings.streams
         assert all(rule.stream in settings.streams for rule in settings.rules)
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(categories=["L", "M", "N"]), min_size=1, max_size=4))
+@example("com\u037a")  # a letter that becomes a space and a letter
+@example("\u0130")
+@example("\u24881")  # a number with its dot
+def test_a_domain_that_the_configuration_takes_has_an_ascii_form(label: str) -> None:
+    if is_host_name(domain := f"example.{label}"):
+        assert is_host_name(ascii_domain(domain))
+        assert normal_address(f"a@{domain}") == f"a@{ascii_domain(domain)}"
 
 
 def outcome(file: Path) -> tuple[str, Settings | None]:

@@ -9,6 +9,7 @@ import ipaddress
 import re
 from typing import Annotated
 
+import idna
 from pydantic import AfterValidator, BeforeValidator
 
 _LABEL = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
@@ -55,9 +56,19 @@ def split_host_port(text: str) -> tuple[str, int]:
 
 
 def is_host_name(text: str) -> bool:
-    """Tell whether `text` can be the name of a host, A-labels or not; "10.1" is none."""
-    last = text.rpartition(".")[2]
-    return _HOST_NAME.fullmatch(text) is not None and not last.isdigit()
+    """Tell whether `text` can be the name of a host, A-labels or not; "10.1" is none.
+
+    What is not ASCII has A-labels (RFC 5890), and with them still the form of a host's name.
+    """
+    if _HOST_NAME.fullmatch(text) is None:
+        return False
+    if not text.isascii():
+        # Many letters and digits of Unicode are barred from names, or become signs: idna knows.
+        try:
+            text = idna.encode(text, uts46=True).decode("ascii")
+        except (idna.IDNAError, UnicodeError):
+            return False
+    return _HOST_NAME.fullmatch(text) is not None and not text.rpartition(".")[2].isdigit()
 
 
 def is_mailbox(text: str) -> bool:
