@@ -19,6 +19,7 @@ PURE = (
     "proxy.log.lines",
     "proxy.mail",
     "proxy.queue.apart",
+    "proxy.queue.history",
     "proxy.queue.selection",
     "proxy.routing",
     "proxy.submission",

@@ -12,6 +12,7 @@ from proxy.config import Settings
 from proxy.queue import keys
 from proxy.queue.commit import GroupCommit, NotKept
 from proxy.queue.connection import open_redis
+from proxy.queue.history import REWRITE_FROM
 from proxy.queue.job import RelayJob, decode_envelope
 from proxy.queue.scripts import load
 from proxy.queue.watch import Demands
@@ -546,6 +547,33 @@ async def test_an_idle_private_server_is_rid_of_the_history_in_its_file(
     client.delete(*client.keys("rq:job:*"))
     assert client.info("persistence")["aof_current_size"] > 20_000_000
     await wait_until(lambda: client.info("persistence")["aof_current_size"] < 100_000)
+
+
+def _rewrites_from(redis_server: RedisServer) -> int:
+    return int(redis_server.client().config_get("auto-aof-rewrite-min-size").popitem()[1])
+
+
+async def test_a_private_server_does_not_rewrite_its_file_while_all_of_it_waits(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build(data_dir=redis_server.data_dir))
+    for octets in (100_000_000, 50_000_000):
+        for _ in range(octets // 4_000_000):
+            await committer.commit(a_large_job(4_000_000))
+        await wait_until(lambda: _rewrites_from(redis_server) > REWRITE_FROM)
+    client = redis_server.client()
+    assert REWRITE_FROM < client.info()["aof_current_size"] < _rewrites_from(redis_server)
+    assert client.info()["aof_rewrites"] == 0
+    client.delete(*client.keys("rq:job:*"))
+    await wait_until(lambda: _rewrites_from(redis_server) == REWRITE_FROM)
+
+
+async def test_what_an_earlier_proxy_let_a_files_length_be_does_not_stay(
+    redis_server: RedisServer, build: Build
+):
+    redis_server.client().config_set("auto-aof-rewrite-min-size", 6_000_000_000)
+    await _ready(build(data_dir=redis_server.data_dir))
+    await wait_until(lambda: _rewrites_from(redis_server) == REWRITE_FROM)
 
 
 async def test_a_batch_number_is_applied_once(redis_server: RedisServer):

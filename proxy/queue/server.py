@@ -20,6 +20,7 @@ from proxy.log import events
 from proxy.queue.aof import mend
 from proxy.queue.capacity import disk_free
 from proxy.queue.connection import SOCKET_NAME
+from proxy.queue.history import REWRITE_FROM
 
 FOLDER = "redis"
 """Under data_dir: the server's files and its lock."""
@@ -118,8 +119,8 @@ def server_arguments(data_dir: Path) -> list[str]:
         "aof-use-rdb-preamble": "no",
         "aof-load-truncated": "yes",
         # A queue that was emptied leaves its history in the file. Rewriting it often costs
-        # throughput, never a slow start: this much is read in a second. (See GroupCommit, too.)
-        "auto-aof-rewrite-min-size": "128mb",
+        # throughput, never a slow start. A proxy raises this while mail waits.
+        "auto-aof-rewrite-min-size": str(REWRITE_FROM),
         "auto-aof-rewrite-percentage": "100",
         "save": "",
         "maxmemory": "0",  # refused at commit instead: here it would stop mail from leaving, too

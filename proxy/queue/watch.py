@@ -19,6 +19,7 @@ from proxy.queue.capacity import (
     room_for_mail,
 )
 from proxy.queue.durability import Durability, judge
+from proxy.queue.history import is_idle_work, rewrite_from
 from proxy.queue.refusal import NotKept
 from proxy.queue.store import StoreConnection
 
@@ -26,8 +27,6 @@ INSPECT_EVERY_S = 1.0
 VERIFY_EVERY_S = 10.0
 COMES_AND_GOES_S = 10.0
 """A store that is full again within so many seconds is said to have room when it had as long."""
-_TIDY_FROM = 16_000_000  # octets of the append-only file: read in a tenth of a second
-_TIDY_RATIO = 4  # to the memory that the mail takes
 _PER_MESSAGE = 1024  # octets beside body and envelope, for the estimate between two inspections
 
 
@@ -62,6 +61,7 @@ class StoreWatch:
         self._roomy_since = -math.inf
         self._steady = 0.0  # for how long there must be room before that is said
         self._batches = -1
+        self._rewrite_from = 0  # a server that has run before has what the last proxy set
         self._verify_at = 0.0
         self.inspect_at = 0.0
         """The loop time at which the next look is due."""
@@ -75,6 +75,7 @@ class StoreWatch:
     def lost(self) -> None:
         """Note that the server is away."""
         self.durability = None
+        self._rewrite_from = 0
         intake.STORE_DURABLE.set(0)
 
     @property
@@ -132,8 +133,10 @@ class StoreWatch:
         found = judge(self._settings, info, replicated=self._demands.replicated)
         self._note(found, now)
         idle, self._batches = self._batches == batches, batches
-        if private and idle:
-            await self._tidy(store, info)
+        if private:
+            await self._spare_rewriting(store, info)
+            if idle:
+                await self._tidy(store, info)
         if not found.durable and self._demands.require_durable:
             return refusal.not_durable(found.reason)
         disk = no_room_on_disk(self._demands.data_dir) if self._demands.data_dir else ""
@@ -171,6 +174,14 @@ class StoreWatch:
         else:
             events.store_not_durable(reason=found.reason)
 
+    async def _spare_rewriting(self, store: StoreConnection, info: Mapping[str, str]) -> None:
+        """Let the private server's file grow with what waits."""
+        octets = rewrite_from(octets_of_mail(info))
+        if octets != self._rewrite_from:
+            with contextlib.suppress(ResponseError):
+                await store.command("CONFIG", "SET", "auto-aof-rewrite-min-size", str(octets))
+            self._rewrite_from = octets
+
     async def _tidy(self, store: StoreConnection, info: Mapping[str, str]) -> None:
         """Have the private server's file rewritten while nothing happens, so that it starts fast.
 
@@ -180,6 +191,6 @@ class StoreWatch:
         busy = (
             info.get("aof_rewrite_in_progress") != "0" or info.get("aof_rewrite_scheduled") != "0"
         )
-        if size > max(_TIDY_FROM, _TIDY_RATIO * octets_of_mail(info)) and not busy:
+        if is_idle_work(size, octets_of_mail(info)) and not busy:
             with contextlib.suppress(ResponseError):
                 await store.command("BGREWRITEAOF")
