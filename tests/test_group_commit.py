@@ -568,6 +568,19 @@ async def test_a_private_server_does_not_rewrite_its_file_while_all_of_it_waits(
     await wait_until(lambda: _rewrites_from(redis_server) == REWRITE_FROM)
 
 
+async def test_a_private_server_does_not_rewrite_its_file_because_it_was_started_anew(
+    redis_server: RedisServer, build: Build
+):
+    committer = await _ready(build(data_dir=redis_server.data_dir))
+    for _ in range(35):
+        await committer.commit(a_large_job(4_000_000))
+    await committer.close()
+    redis_server.stop()
+    redis_server.start()
+    size = redis_server.client().info("persistence")["aof_current_size"]
+    assert REWRITE_FROM < size < _rewrites_from(redis_server)
+
+
 async def test_what_an_earlier_proxy_let_a_files_length_be_does_not_stay(
     redis_server: RedisServer, build: Build
 ):

@@ -1,4 +1,4 @@
-"""The private server's append-only file, mended after a crash before the server reads it.
+"""The private server's append-only file: how long it is; mended after a crash before it is read.
 
 A script's writes are one MULTI ... EXEC block in the file. When a crash tears the last block, Redis
 7.0 ignores it, as it should, but cuts the file only after the last whole command of the block. The
@@ -42,6 +42,14 @@ def mend(folder: Path) -> int:
         file.truncate(whole)
         os.fsync(file.fileno())
     return size - whole
+
+
+def octets_of_history(folder: Path) -> int:
+    """Return how long the file in `folder` is, all its parts together; 0 where there is none."""
+    try:
+        return sum(part.stat().st_size for part in (folder / _FOLDER).iterdir())
+    except OSError:
+        return 0
 
 
 def _last_file(folder: Path) -> Path | None:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from proxy.log import events
-from proxy.queue.aof import mend
+from proxy.queue.aof import mend, octets_of_history
 from proxy.queue.capacity import disk_free
 from proxy.queue.connection import SOCKET_NAME
-from proxy.queue.history import REWRITE_FROM
+from proxy.queue.history import rewrite_from
 
 FOLDER = "redis"
 """Under data_dir: the server's files and its lock."""
@@ -118,9 +118,9 @@ def server_arguments(data_dir: Path) -> list[str]:
         # With the other form a file that Valkey 9 wrote cannot be read by Debian's Redis 7.0.
         "aof-use-rdb-preamble": "no",
         "aof-load-truncated": "yes",
-        # A queue that was emptied leaves its history in the file. Rewriting it often costs
-        # throughput, never a slow start. A proxy raises this while mail waits.
-        "auto-aof-rewrite-min-size": str(REWRITE_FROM),
+        # Until a proxy has looked, all that the file holds is taken to wait: a rewrite straight
+        # after the start would cost the mail that leaves then, often for nothing.
+        "auto-aof-rewrite-min-size": str(rewrite_from(octets_of_history(data_dir / FOLDER))),
         "auto-aof-rewrite-percentage": "100",
         "save": "",
         "maxmemory": "0",  # refused at commit instead: here it would stop mail from leaving, too
