@@ -29,6 +29,7 @@ FIGURES = {
     one.key: one
     for one in (
         Figure("kept", "kept", "messages/s"),
+        Figure("kept_lent", "kept, in memory used before", "messages/s"),
         Figure("relayed", "relayed", "messages/s"),
         Figure("megabytes", "relayed", "MB/s", 1),
         Figure("first", "first message", "s", 1, more_is_better=False),

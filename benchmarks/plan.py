@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "rest": ("One message at a time", ("accept_p50", "accept_p99", "pass_p50", "pass_p99")),
     "backlog": (
         "With much mail waiting (Franker: redis.max_memory 8GB)",
-        ("kept", "relayed", "memory_each", "start", "first"),
+        ("kept", "kept_lent", "relayed", "memory_each", "start", "first"),
     ),
     "idle": ("At rest", ("start", "idle_cpu", "rest_memory", "rest_memory_shared")),
     "scale": ("More than one proxy, more than one worker", ("kept", "relayed")),

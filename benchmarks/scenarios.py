@@ -76,7 +76,7 @@ class AtRest:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """`queued` messages wait; `load` comes on top, then as many as that are relayed."""
+    """`queued` messages wait; `load` comes on top, twice; then as many as that are relayed."""
 
     queued: int
     load: Load

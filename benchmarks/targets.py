@@ -43,6 +43,13 @@ TARGETS = (
         "500,000 waiting, to 1,000: kept", "backlog-500000", "kept", 0.9, against="backlog-1000"
     ),
     Target(
+        "500,000 waiting, to 1,000: kept, in memory used before",
+        "backlog-500000",
+        "kept_lent",
+        0.9,
+        against="backlog-1000",
+    ),
+    Target(
         "500,000 waiting, to 1,000: relayed",
         "backlog-500000",
         "relayed",

@@ -9,6 +9,7 @@ from benchmarks.figures import Sample
 from benchmarks.load import send
 from benchmarks.measures.drain import rate
 from benchmarks.measures.running import PATIENCE_S
+from benchmarks.memory import use_and_free
 from benchmarks.processes import resident_octets
 from benchmarks.scenarios import Backlog, Load
 from benchmarks.systems import Make
@@ -17,7 +18,8 @@ from benchmarks.systems import Make
 def measure_backlog(what: Backlog, make: Make, folder: Path, generator: str) -> Sample:
     """Fill, measure what is kept on top, start anew, measure what leaves from then on.
 
-    What is left is thrown away.
+    What is kept is measured a second time in memory that was used just before. What is left is
+    thrown away.
     """
     place = folder / "system"
     with Far(folder / "sink") as far:
@@ -27,6 +29,8 @@ def measure_backlog(what: Backlog, make: Make, folder: Path, generator: str) -> 
             send(fill, system.ports, generator, PATIENCE_S)
             full = system.kept_octets()
             sent = send(what.load, system.ports, generator, PATIENCE_S)
+            use_and_free()
+            lent = send(what.load, system.ports, generator, PATIENCE_S)
         began = time.monotonic()
         with make(place, far, replace(what.setup, relaying=False)) as system:
             started = time.monotonic()
@@ -39,6 +43,7 @@ def measure_backlog(what: Backlog, make: Make, folder: Path, generator: str) -> 
             }
     found = {
         "kept": what.load.messages / (sent.ended - sent.began),
+        "kept_lent": what.load.messages / (lent.ended - lent.began),
         "relayed": rate(count, what.load.messages),
         "start": started - began,
         "first": count["first"] - released,
