@@ -111,6 +111,11 @@ def test_whatever_comes_in_what_goes_out_is_canonical_short_lined_and_seven_bit(
 
 @steady
 @example(content=b"Content-Transfer-Encoding: quoted-printable\r\n\r\n\x80=", sender="root")
+@example(
+    content=b"Content-Type: multipart/mixed; boundary=c\r\n\r\n"
+    b"--c\r\n-----BEGIN PGP MESSAGE-----\x80",
+    sender="",
+)
 @given(content=anything, sender=st.sampled_from(["", "root", "a@example.com", "rule@example.com"]))
 def test_doing_it_twice_is_doing_it_once_but_for_received(content, sender):
     once = hand_in(content, POLICY, envelope(sender))

@@ -149,7 +149,7 @@ def _mended_body(header: Header, body: bytes, charset: str, kinds: set[Repair]) 
     if not mended.strip():  # it was called base64, and had no letter of it
         kinds.add("empty_body")
         return fill_empty(header)
-    if mended is not body:
+    if mended != body:  # one with a signed part may be put together again as it was
         if not body.isascii():
             kinds.add("8bit")
         if has_long_line(body):
