@@ -68,7 +68,6 @@ class Commands:
         self._renamed = self._broken = False
         await wire.open()
         wire.say(pack("SUBSCRIBE", keys.WAKE_CHANNEL, _CHANNEL + self._name))
-        self._wake()  # what was published while nobody listened
         silent = 0
         while not self._renamed and not self._broken and silent < 2:
             self._turned.clear()
@@ -85,6 +84,8 @@ class Commands:
         if isinstance(said, Exception):  # refused, or the connection is lost
             self._broken = True
             self._turned.set()
+        elif isinstance(said, list) and said[0] == b"subscribe":
+            self._wake()  # what was published while nobody listened, up to now
         elif isinstance(said, list) and said[0] == b"message":
             self._take(said[1], said[2])
 
